@@ -1,0 +1,137 @@
+//! [`World`]: what a scenario sees of a cluster.
+
+use std::{fmt::Debug, time::Duration};
+
+use agent_sandbox_sdk::AgentSandboxClient;
+use anyhow::{Context, Result, anyhow};
+use jiff::Timestamp;
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, ObjectMeta, PostParams},
+    runtime::wait::{Condition, await_condition, conditions::is_deleted},
+};
+use serde::de::DeserializeOwned;
+
+use crate::dump::dump;
+
+/// How long a wait may take. On virtual time it costs nothing; a real cluster may have to pull an image.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A namespace of a cluster, and the cluster's time.
+pub struct World {
+    client: Client,
+    namespace: String,
+    image: String,
+    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+impl World {
+    /// Makes a namespace that nobody else uses.
+    ///
+    /// # Errors
+    /// If the cluster refuses.
+    pub async fn new(
+        client: Client,
+        image: String,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let metadata = ObjectMeta { generate_name: Some("e2e-".into()), ..Default::default() };
+        let namespace = Namespace { metadata, ..Default::default() };
+        let made = Api::all(client.clone()).create(&PostParams::default(), &namespace).await;
+        let namespace = made.context("no namespace for the scenario")?.name_any();
+        Ok(Self { client, namespace, image, now: Box::new(now) })
+    }
+
+    /// Removes the namespace, and with it all that the scenario left. Does not wait.
+    ///
+    /// # Errors
+    /// If the cluster refuses.
+    pub async fn tear_down(&self) -> Result<()> {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await.context("the namespace stays")?;
+        Ok(())
+    }
+
+    /// The cluster.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// An image with a shell.
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// The cluster's time.
+    pub fn now(&self) -> Timestamp {
+        (self.now)()
+    }
+
+    /// The SDK's client for the namespace.
+    pub fn sandboxes(&self) -> AgentSandboxClient {
+        AgentSandboxClient::new(self.client()).in_namespace(&self.namespace)
+    }
+
+    /// kube-rs' client for a kind in the namespace.
+    pub fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+        Api::namespaced(self.client(), &self.namespace)
+    }
+
+    /// How long a wait may take.
+    pub fn deadline(&self) -> Duration {
+        DEADLINE
+    }
+
+    /// Waits until an object is as `condition` wants it, and returns it.
+    ///
+    /// # Errors
+    /// If it is not after [`deadline`](Self::deadline); the text says what was waited for, and what there was instead.
+    pub async fn eventually<K>(&self, name: &str, what: &str, condition: impl Condition<K>) -> Result<Option<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let waiting = await_condition(self.api::<K>(), name, condition);
+        match tokio::time::timeout(DEADLINE, waiting).await {
+            Ok(outcome) => outcome.with_context(|| format!("waiting for {} {name}: {what}", K::kind(&()))),
+            Err(_) => {
+                let kind = K::kind(&());
+                let last = self.api::<K>().get_opt(name).await;
+                Err(anyhow!("{kind} {name}: not {what} after {DEADLINE:?}; it is {last:#?}"))
+            }
+        }
+    }
+
+    /// Waits until this very object is gone; one made anew under its name counts as that.
+    ///
+    /// # Errors
+    /// As [`eventually`](Self::eventually).
+    pub async fn eventually_gone<K>(&self, object: &K) -> Result<()>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let uid = object.uid().context("a stored object has a uid")?;
+        self.eventually::<K>(&object.name_any(), "gone", is_deleted(&uid)).await?;
+        Ok(())
+    }
+
+    /// What is in the namespace, as text.
+    pub async fn dump(&self) -> String {
+        dump(&self.client, &self.namespace).await
+    }
+}

@@ -1,0 +1,4 @@
+//! What a cluster with Agent Sandbox does, as its users see it.
+
+mod examples;
+mod lifecycle;

@@ -1,0 +1,174 @@
+//! [`Informer`]: list, then watch, then list again when the watch has ended; no change is missed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::Api;
+use crate::{
+    base::{Gvr, Stored},
+    registry::{WatchEvent, Watcher},
+};
+
+/// The first wait after a list or watch that failed, doubling (`client-go/tools/cache/reflector.go`).
+const FIRST_WAIT: Duration = Duration::from_millis(800);
+/// The longest wait after a list or watch that failed.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What happened to one object.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// It is there, new or changed; with what it was before, as far as this informer knew it.
+    Applied {
+        /// The object now.
+        new: Arc<Stored>,
+        /// The object before.
+        old: Option<Arc<Stored>>,
+    },
+    /// It is gone (or no longer selected).
+    Gone(Arc<Stored>),
+}
+
+impl Change {
+    /// The object as it is, or was last.
+    pub fn object(&self) -> &Arc<Stored> {
+        match self {
+            Self::Applied { new, .. } => new,
+            Self::Gone(last) => last,
+        }
+    }
+
+    /// The object as it was before, if it was.
+    pub fn before(&self) -> Option<&Arc<Stored>> {
+        match self {
+            Self::Applied { old, .. } => old.as_ref(),
+            Self::Gone(last) => Some(last),
+        }
+    }
+}
+
+/// Where an informer stands.
+#[derive(Debug)]
+enum State {
+    /// It must list; after so many failures in a row.
+    List(u32),
+    /// It has listed at this revision and must start to watch.
+    Listed(u64),
+    /// It watches.
+    Watching(Box<Watcher>),
+}
+
+/// Follows the objects of a resource.
+#[derive(Debug)]
+pub struct Informer {
+    api: Api,
+    gvr: Gvr,
+    namespace: String,
+    selector: String,
+    state: State,
+    /// Every object handed out and not gone; the store's own copies.
+    known: BTreeMap<(String, String), Arc<Stored>>,
+}
+
+impl Informer {
+    /// Follows a resource, in one namespace or (`""`) in all.
+    pub fn new(api: Api, gvr: Gvr, namespace: &str, selector: &str) -> Self {
+        Self {
+            api,
+            gvr,
+            namespace: namespace.into(),
+            selector: selector.into(),
+            state: State::List(0),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// The next changes; perhaps none, when a list found nothing new. Cancel-safe.
+    ///
+    /// Fails never: what cannot be listed is tried again, later each time.
+    pub async fn next(&mut self) -> Vec<Change> {
+        loop {
+            match &mut self.state {
+                State::List(failures) => {
+                    if *failures > 0 {
+                        let wait = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(*failures - 1)).min(LONGEST_WAIT);
+                        self.api.clock().sleep(wait).await;
+                    }
+                    match self.api.list(&self.gvr, &self.namespace, &self.selector).await {
+                        Ok((items, revision)) => {
+                            self.state = State::Listed(revision);
+                            return self.replace(items);
+                        }
+                        Err(error) => {
+                            tracing::debug!(resource = %self.gvr, %error, "list failed");
+                            let failures = match &self.state {
+                                State::List(failures) => failures.saturating_add(1),
+                                State::Listed(_) | State::Watching(_) => 1,
+                            };
+                            self.state = State::List(failures);
+                        }
+                    }
+                }
+                State::Listed(revision) => {
+                    let revision = *revision;
+                    match self.api.watch(&self.gvr, &self.namespace, &self.selector, revision).await {
+                        Ok(watcher) => self.state = State::Watching(Box::new(watcher)),
+                        // Too old already: list anew at once. Anything else: later.
+                        Err(error) => self.state = State::List(u32::from(error.code != 410)),
+                    }
+                }
+                State::Watching(watcher) => match watcher.next().await {
+                    Some(events) => {
+                        let changes = self.take_in(events);
+                        if !changes.is_empty() {
+                            return changes;
+                        }
+                    }
+                    None => self.state = State::List(0),
+                },
+            }
+        }
+    }
+
+    fn replace(&mut self, items: Vec<Arc<Stored>>) -> Vec<Change> {
+        let listed: BTreeSet<_> = items.iter().map(|item| key(item)).collect();
+        let gone: Vec<_> = self.known.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+        let mut changes: Vec<_> = gone.iter().filter_map(|key| self.known.remove(key)).map(Change::Gone).collect();
+        changes.extend(items.into_iter().filter_map(|item| self.applied(item)));
+        changes
+    }
+
+    fn applied(&mut self, new: Arc<Stored>) -> Option<Change> {
+        let old = self.known.insert(key(&new), new.clone());
+        match old {
+            Some(old) if old.resource_version() == new.resource_version() && old.uid() == new.uid() => None,
+            old => Some(Change::Applied { new, old }),
+        }
+    }
+
+    fn take_in(&mut self, events: Vec<WatchEvent>) -> Vec<Change> {
+        let mut changes = Vec::with_capacity(events.len());
+        for event in events {
+            match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => changes.extend(self.applied(object)),
+                WatchEvent::Deleted(object) => {
+                    self.known.remove(&key(&object));
+                    changes.push(Change::Gone(object));
+                }
+                WatchEvent::Bookmark(..) => {}
+                WatchEvent::Error(error) => {
+                    tracing::debug!(resource = %self.gvr, %error, "watch ended");
+                    self.state = State::List(u32::from(error.code != 410));
+                    break;
+                }
+            }
+        }
+        changes
+    }
+}
+
+fn key(object: &Stored) -> (String, String) {
+    (object.namespace().into(), object.name().into())
+}

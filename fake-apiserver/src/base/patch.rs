@@ -1,0 +1,274 @@
+//! JSON patch and JSON merge patch on plain values.
+//!
+//! Not RFC 6902 to the letter: `evanphx/json-patch` v4, which the API server uses, replaces what is not there, copies
+//! from nowhere as null, counts negative indices from the end, and takes `data/x` for `/x`.
+
+use serde_json::{Map, Value};
+
+use super::{limits, status::Status};
+
+/// A JSON patch cannot be applied: 422 without the reason, which upstream drops too.
+fn rejected() -> Status {
+    Status::unprocessable("the server rejected our request due to an error in our request")
+}
+
+/// What Go's `encoding/json` calls a value's type.
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn wrong_type(value: &Value, target: &str) -> Status {
+    Status::bad_request(format!("error decoding patch: json: cannot unmarshal {} into Go {target}", go_kind(value)))
+}
+
+/// Applies a JSON patch.
+///
+/// # Errors
+/// 400 where the operations have a wrong form, 413 where there are too many, 422 where one cannot be carried out.
+pub fn json(target: &Value, operations: &Value) -> Result<Value, Status> {
+    let empty = Vec::new();
+    let operations = match operations {
+        Value::Null => &empty,
+        Value::Array(operations) => operations,
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            return Err(wrong_type(operations, "value of type []handlers.jsonPatchOp"));
+        }
+    };
+    operations.iter().try_for_each(check_form)?;
+    if operations.len() > limits::JSON_PATCH_OPERATIONS {
+        return Err(Status::too_large(format!(
+            "The allowed maximum operations in a JSON patch is {}, got {}",
+            limits::JSON_PATCH_OPERATIONS,
+            operations.len()
+        )));
+    }
+    let mut document = target.clone();
+    let mut copied_bytes = 0;
+    for operation in operations {
+        apply(&mut document, operation, &mut copied_bytes).ok_or_else(rejected)?;
+    }
+    Ok(document)
+}
+
+/// The members of operations that mean nothing, as paths (`[0].bogus`): what field validation complains of.
+pub fn unknown_members(operations: &Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (index, operation) in operations.as_array().into_iter().flatten().enumerate() {
+        for key in operation.as_object().into_iter().flat_map(Map::keys) {
+            if !matches!(key.as_str(), "op" | "path" | "from" | "value") {
+                unknown.push(format!("[{index}].{key}"));
+            }
+        }
+    }
+    unknown
+}
+
+fn check_form(operation: &Value) -> Result<(), Status> {
+    let map = match operation {
+        Value::Null => return Ok(()),
+        Value::Object(map) => map,
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            return Err(wrong_type(operation, "value of type handlers.jsonPatchOp"));
+        }
+    };
+    for name in ["op", "path", "from"] {
+        match map.get(name) {
+            None | Some(Value::Null | Value::String(_)) => {}
+            Some(value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_))) => {
+                return Err(wrong_type(value, &format!("struct field jsonPatchOp.{name} of type string")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Carries out one operation; `None` where that fails.
+fn apply(document: &mut Value, operation: &Value, copied_bytes: &mut usize) -> Option<()> {
+    let text = |name: &str| operation.get(name).and_then(Value::as_str);
+    let value = || operation.get("value").cloned().unwrap_or_default();
+    match text("op")? {
+        "add" => add(find(document, text("path")?)?, value()),
+        "remove" => remove(find(document, text("path")?)?),
+        "replace" => match text("path")? {
+            "" => {
+                let value = value();
+                (value.is_object() || value.is_array()).then(|| *document = value)
+            }
+            path => replace(find(document, path)?, value()),
+        },
+        "move" => {
+            let from = text("from")?;
+            let place = find(document, from)?;
+            let value = get(&place)?.clone();
+            remove(place)?;
+            add(find(document, text("path")?)?, value)
+        }
+        "copy" => {
+            let value = get(&find(document, text("from")?)?)?.clone();
+            *copied_bytes += value.to_string().len();
+            if *copied_bytes > limits::BODY_BYTES {
+                return None;
+            }
+            add(find(document, text("path")?)?, value)
+        }
+        "test" => {
+            let expected = value();
+            let holds = match text("path")? {
+                "" => *document == expected,
+                path => *get(&find(document, path)?)? == expected,
+            };
+            holds.then_some(())
+        }
+        _ => None,
+    }
+}
+
+/// A map or list, and the name of something in it that need not be there.
+struct Place<'a> {
+    container: &'a mut Value,
+    key: String,
+}
+
+fn decode(token: &str) -> String {
+    token.replace("~1", "/").replace("~0", "~")
+}
+
+fn find<'a>(document: &'a mut Value, path: &str) -> Option<Place<'a>> {
+    let (_, path) = path.split_once('/')?; // what stands before the first slash is not looked at
+    let (parents, key) = path.rsplit_once('/').map_or((None, path), |(parents, key)| (Some(parents), key));
+    let mut container = document;
+    for token in parents.into_iter().flat_map(|parents| parents.split('/')) {
+        let token = decode(token);
+        container = match container {
+            Value::Object(map) => map.get_mut(&token)?,
+            Value::Array(list) => {
+                let index = index(&token, list.len())?;
+                list.get_mut(index)?
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+        };
+    }
+    (container.is_object() || container.is_array()).then(|| Place { container, key: decode(key) })
+}
+
+/// The place that an index means in a list of this length; it may be beyond the end.
+fn index(token: &str, length: usize) -> Option<usize> {
+    let index: i64 = token.parse().ok()?;
+    if index < 0 {
+        length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?)
+    } else {
+        usize::try_from(index).ok()
+    }
+}
+
+fn get<'a>(place: &'a Place<'_>) -> Option<&'a Value> {
+    match &*place.container {
+        Value::Object(map) => Some(map.get(&place.key).unwrap_or(&Value::Null)),
+        Value::Array(list) => list.get(index(&place.key, list.len())?),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+fn add(place: Place<'_>, value: Value) -> Option<()> {
+    match place.container {
+        Value::Object(map) => {
+            map.insert(place.key, value);
+        }
+        Value::Array(list) => {
+            let at = if place.key == "-" { list.len() } else { index(&place.key, list.len() + 1)? };
+            if at > list.len() {
+                return None;
+            }
+            list.insert(at, value);
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+    }
+    Some(())
+}
+
+fn replace(place: Place<'_>, value: Value) -> Option<()> {
+    match place.container {
+        Value::Object(map) => {
+            map.insert(place.key, value);
+        }
+        Value::Array(list) => {
+            let at = index(&place.key, list.len())?;
+            *list.get_mut(at)? = value;
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+    }
+    Some(())
+}
+
+fn remove(place: Place<'_>) -> Option<()> {
+    match place.container {
+        Value::Object(map) => map.remove(&place.key).map(drop),
+        Value::Array(list) => {
+            let at = index(&place.key, list.len())?;
+            (at < list.len()).then(|| drop(list.remove(at)))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+/// Applies a JSON merge patch (RFC 7396).
+///
+/// # Errors
+/// 400 where the patch is no map.
+pub fn merge(target: &mut Value, patch: &Value) -> Result<(), Status> {
+    match (target, patch) {
+        (_, Value::Null) => Err(Status::bad_request("Invalid JSON Patch")),
+        (Value::Object(target), Value::Object(patch)) => {
+            merge_maps(target, patch);
+            Ok(())
+        }
+        (target, Value::Object(_)) => {
+            *target = pruned(patch);
+            Ok(())
+        }
+        (_, Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            Err(wrong_type(patch, "value of type map[string]interface {}"))
+        }
+    }
+}
+
+fn merge_maps(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
+    for (key, value) in patch {
+        match (target.get_mut(key), value) {
+            (_, Value::Null) => {
+                target.remove(key);
+            }
+            (Some(Value::Object(target)), Value::Object(patch)) => merge_maps(target, patch),
+            // Upstream keeps nulls in a list that takes a map's place, and drops them in one that takes another's.
+            (Some(target @ Value::Object(_)), _) => *target = value.clone(),
+            (_, _) => {
+                target.insert(key.clone(), pruned(value));
+            }
+        }
+    }
+}
+
+/// A copy without members that are null.
+fn pruned(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key.clone(), pruned(value)))
+            .collect::<Map<_, _>>()
+            .into(),
+        Value::Array(list) => list.iter().map(pruned).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
+#[cfg(test)]
+#[path = "patch/tests.rs"]
+mod tests;

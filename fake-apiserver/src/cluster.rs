@@ -1,0 +1,385 @@
+//! [`Cluster`]: everything wired together, with its two doors.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, LazyLock, Mutex},
+    time::Duration,
+};
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
+use kube::client::Body;
+use serde_json::json;
+use tokio::{io::DuplexStream, net::TcpListener};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    base::{Gvr, Object, Status},
+    clock::Clock,
+    controllers,
+    http::{
+        Api, Streams, Tokens,
+        tls::{self, Authority},
+    },
+    ids::Ids,
+    kubeconfig::Kubeconfig,
+    kubelet::{self, Kubelet, RealRuntime, RuntimeKind},
+    registry::{Caller, FieldValidation, ListOptions, Registry, User},
+    sandbox,
+};
+
+/// The time at which a cluster starts if nothing else is said.
+const EPOCH: &str = "2026-01-01T00:00:00Z";
+
+/// How long a pod takes to start where time is real.
+const STARTUP: Duration = Duration::from_millis(300);
+
+/// How long a shutdown waits for what is still running.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Bytes that one direction of an in-memory connection holds; the writer waits beyond.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// The certificate authority of a cluster without an HTTPS door. It has signed nothing and its key is gone: what signs
+/// is made when a door opens, and from chance that no seed gives.
+const NO_DOOR_CA: &str = include_str!("http/no-door-ca.pem");
+
+/// The definitions of the sandbox kinds, read once per process.
+static DEFINITIONS: LazyLock<Vec<Object>> = LazyLock::new(|| {
+    let manifests = [include_str!("../../manifests/crds/agents.x-k8s.io_sandboxes.yaml")];
+    manifests
+        .into_iter()
+        .map(|text| sandbox::definition(text).expect("the manifests of the project are read"))
+        .collect()
+});
+
+/// Namespaces that every cluster has.
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// How a cluster starts.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use k8s_openapi::api::core::v1::Namespace;
+///
+/// let cluster = fake_apiserver::cluster::Cluster::builder().seed(7).kubelet(false).start().await.unwrap();
+/// let namespaces: kube::Api<Namespace> = kube::Api::all(cluster.client());
+/// assert!(namespaces.get("default").await.is_ok());
+/// cluster.shutdown().await;
+/// # });
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClusterBuilder {
+    seed: u64,
+    clock: Start,
+    kubelet: bool,
+    sandbox_controllers: bool,
+    real_processes: bool,
+    tokens: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Start {
+    At(Timestamp),
+    System,
+}
+
+impl ClusterBuilder {
+    /// Where UIDs, name suffixes and all other chance come from; 0 by default. One seed gives one run.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The time at which the cluster starts; 2026-01-01T00:00:00Z by default.
+    pub fn epoch(mut self, epoch: Timestamp) -> Self {
+        self.clock = Start::At(epoch);
+        self
+    }
+
+    /// Starts at the machine's time: for clients in other processes, which compare times with their own.
+    pub fn system_time(mut self) -> Self {
+        self.clock = Start::System;
+        self
+    }
+
+    /// Whether there is a node on which pods seem to run; on by default.
+    pub fn kubelet(mut self, on: bool) -> Self {
+        self.kubelet = on;
+        self
+    }
+
+    /// Whether the Agent Sandbox kinds and their controllers are there; on by default.
+    pub fn sandbox_controllers(mut self, on: bool) -> Self {
+        self.sandbox_controllers = on;
+        self
+    }
+
+    /// Whether containers run as real, isolated processes of this machine; off by default. It needs bubblewrap.
+    pub fn real_processes(mut self, on: bool) -> Self {
+        self.real_processes = on;
+        self
+    }
+
+    /// Accepts a bearer token for a user of `system:masters` at the HTTPS door.
+    pub fn token(mut self, token: &str) -> Self {
+        self.tokens.push(token.into());
+        self
+    }
+
+    /// Starts the cluster on the running tokio runtime.
+    ///
+    /// # Errors
+    /// What the registry says if its first objects cannot be made, which is a bug.
+    pub async fn start(self) -> Result<Cluster, Status> {
+        let mut machine = kubelet::Settings::default();
+        let clock = match self.clock {
+            Start::At(epoch) => Clock::starting_at(epoch),
+            Start::System => {
+                machine.startup = STARTUP; // somebody waits for it
+                Clock::system()
+            }
+        };
+        if self.real_processes {
+            let real = RealRuntime::default();
+            real.check().map_err(Status::unexpected)?;
+            machine.runtime = RuntimeKind::Real(real);
+        }
+        let registry = Registry::new(clock, Ids::seeded(self.seed));
+        first_objects(&registry).await?;
+        let mut tokens = Tokens::default();
+        for token in &self.tokens {
+            tokens.add_admin(token);
+        }
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let kubelet = self.kubelet.then(|| Kubelet::start(&registry, machine, stop.clone(), tasks.clone()));
+        let streams = Streams { registry: registry.clone(), kubelet, stop: stop.clone(), tasks: tasks.clone() };
+        let cluster = Cluster {
+            registry,
+            api: Api::new(tokens, streams),
+            stop,
+            tasks,
+            authority: Mutex::default(),
+            published: Mutex::default(),
+        };
+        let Cluster { registry, tasks, stop, .. } = &cluster;
+        controllers::start(registry, &controllers::Settings::default(), tasks, stop);
+        cluster.publish_ca(NO_DOOR_CA);
+        if self.sandbox_controllers {
+            sandbox::install(registry, &DEFINITIONS).await.map_err(|error| Status::unexpected(error.to_string()))?;
+            sandbox::start(registry, &sandbox::Settings::default(), tasks, stop);
+        }
+        Ok(cluster)
+    }
+}
+
+/// A running cluster. Dropping it cancels its tasks; [`shutdown`](Self::shutdown) also waits for them.
+#[derive(Debug)]
+pub struct Cluster {
+    registry: Registry,
+    api: Arc<Api>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Signs the certificates of the HTTPS doors; made with the first of them.
+    authority: Mutex<Option<Arc<Authority>>>,
+    /// Ends the publishing of the certificate authority that is published now.
+    published: Mutex<CancellationToken>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Cluster {
+    /// A cluster with everything on, to be changed before it starts.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder {
+            seed: 0,
+            clock: Start::At(EPOCH.parse().expect("a constant time")),
+            kubelet: true,
+            sandbox_controllers: true,
+            real_processes: false,
+            tokens: Vec::new(),
+        }
+    }
+
+    /// The cluster's clock.
+    pub fn clock(&self) -> &Clock {
+        self.registry.clock()
+    }
+
+    /// The cluster's API without HTTP.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// A client over memory, in the namespace `default`. It is the administrator.
+    pub fn client(&self) -> kube::Client {
+        let (api, tasks) = (self.api.clone(), self.tasks.clone());
+        let service = tower::service_fn(move |request: http::Request<Body>| send(api.clone(), tasks.clone(), request));
+        kube::Client::new(service, "default")
+    }
+
+    /// A connection over memory, for clients that speak HTTP/1.1 themselves. Who holds it is the administrator.
+    pub fn connect(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+        self.tasks.spawn(self.api.clone().serve_memory(theirs));
+        ours
+    }
+
+    /// Opens an HTTPS door. Port 0 takes a free one. The answer is what a client needs to come in.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub async fn serve_https(&self, address: SocketAddr) -> io::Result<Kubeconfig> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let mut addresses: Vec<IpAddr> = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([10, 96, 0, 1])];
+        if !addresses.contains(&address.ip()) {
+            addresses.push(address.ip());
+        }
+        let authority = self.authority().map_err(io::Error::other)?;
+        let server = authority.server(&addresses).map_err(io::Error::other)?;
+        let (client_cert_pem, client_key_pem) = authority.client().map_err(io::Error::other)?;
+        self.tasks.spawn(self.api.clone().serve_tls(listener, address, server, self.tasks.clone()));
+        Ok(Kubeconfig {
+            server: format!("https://{address}"),
+            ca_pem: authority.pem().to_owned(),
+            client_cert_pem,
+            client_key_pem,
+        })
+    }
+
+    /// The authority of the doors; it is published when it is made.
+    fn authority(&self) -> Result<Arc<Authority>, tls::Error> {
+        let mut authority = self.authority.lock().expect("no panic under this lock");
+        if let Some(authority) = &*authority {
+            return Ok(authority.clone());
+        }
+        let made = Arc::new(Authority::generate()?);
+        self.publish_ca(made.pem());
+        *authority = Some(made.clone());
+        Ok(made)
+    }
+
+    /// The objects of the cluster as a text, for messages of failed tests.
+    pub async fn dump(&self) -> String {
+        let mut out = format!("cluster at {}, revision {}\n", self.clock().now_text(), self.registry.revision());
+        for resource in self.registry.stored_resources() {
+            let Ok(target) = self.registry.target(&resource.gvr, "", "", "") else { continue };
+            let Ok(list) = self.registry.list(&target, &ListOptions::default()).await else { continue };
+            if list.items.is_empty() {
+                continue;
+            }
+            out.push_str(&format!("\n{}\n", resource.gvr));
+            for item in &list.items {
+                out.push_str(&line(item));
+            }
+        }
+        out
+    }
+
+    /// Ends everything: watches, streams, controllers, doors; waits some seconds for the last of them.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if self.clock().timeout(SHUTDOWN, self.tasks.wait()).await.is_none() {
+            tracing::warn!(tasks = self.tasks.len(), "tasks did not end in time");
+        }
+    }
+
+    /// Publishes a certificate authority to the namespaces, in place of the one before.
+    fn publish_ca(&self, pem: &str) {
+        let token = self.stop.child_token();
+        let before = std::mem::replace(&mut *self.published.lock().expect("no panic under this lock"), token.clone());
+        before.cancel();
+        controllers::start_root_ca(&self.registry, pem, &self.tasks, &token);
+    }
+}
+
+/// What a cluster has before anybody comes.
+async fn first_objects(registry: &Registry) -> Result<(), Status> {
+    for name in NAMESPACES {
+        create(registry, "v1", "namespaces", "", &Object::new("v1", "Namespace", "", name)).await?;
+    }
+    let mut service = Object::new("v1", "Service", "default", "kubernetes");
+    service.set_at(&["metadata", "labels"], json!({"component": "apiserver", "provider": "kubernetes"}));
+    service.set(
+        "spec",
+        json!({
+            "type": "ClusterIP", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+        }),
+    );
+    create(registry, "v1", "services", "default", &service).await
+}
+
+async fn create(
+    registry: &Registry,
+    version: &str,
+    plural: &str,
+    namespace: &str,
+    object: &Object,
+) -> Result<(), Status> {
+    let target = registry.target(&Gvr::new("", version, plural), namespace, "", "")?;
+    let caller = Caller {
+        user: User { name: "system:apiserver".into(), uid: String::new(), groups: vec!["system:masters".into()] },
+        manager: "kube-apiserver".into(),
+        validation: FieldValidation::Strict,
+        ..Caller::default()
+    };
+    registry.create(&target, &caller, object.clone().into()).await.map(|_| ())
+}
+
+/// One object in a dump.
+fn line(object: &Object) -> String {
+    let name = match object.namespace() {
+        "" => object.name().into(),
+        namespace => format!("{namespace}/{}", object.name()),
+    };
+    let mut words = vec![format!("  {name}")];
+    if object.is_deleting() {
+        words.push(format!("deleting since {}", object.str_at(&["metadata", "deletionTimestamp"])));
+    }
+    if !object.finalizers().is_empty() {
+        words.push(format!("finalizers {}", object.finalizers().join(",")));
+    }
+    let phase = object.str_at(&["status", "phase"]);
+    if !phase.is_empty() {
+        words.push(phase.into());
+    }
+    let conditions = object.at(&["status", "conditions"]).and_then(|conditions| conditions.as_array());
+    for condition in conditions.into_iter().flatten() {
+        let text = |key: &str| condition.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+        let reason = match text("reason") {
+            reason if reason.is_empty() => reason,
+            reason => format!(" ({reason})"),
+        };
+        words.push(format!("{}={}{reason}", text("type"), text("status")));
+    }
+    words.join("  ") + "\n"
+}
+
+/// Sends a request over a memory pipe of its own.
+async fn send(
+    api: Arc<Api>,
+    tasks: TaskTracker,
+    mut request: http::Request<Body>,
+) -> Result<http::Response<hyper::body::Incoming>, hyper::Error> {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    tasks.spawn(api.serve_memory(theirs));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await?;
+    tasks.spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "in-memory connection ended");
+        }
+    });
+    let host = http::HeaderValue::from_static("kubernetes.default.svc");
+    request.headers_mut().entry(http::header::HOST).or_insert(host);
+    sender.send_request(request).await
+}

@@ -1,0 +1,48 @@
+//! The cluster's own housekeeping, as far as kube-controller-manager does it for everybody: garbage collection,
+//! namespaces, the default service account, the root certificate, volume claims in use.
+//!
+//! Each controller is a pure decision and an actor that carries it out; none knows another.
+
+pub mod garbage;
+pub mod namespace;
+pub mod service_account;
+pub mod volume_claim;
+
+use std::time::Duration;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::registry::Registry;
+
+/// The field manager of everything that kube-controller-manager writes.
+const KUBE_CONTROLLER_MANAGER: &str = "kube-controller-manager";
+
+/// What the controllers want to be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a namespace that is being deleted is left alone first; upstream's is 5 seconds, so that every API server
+    /// has seen the deletion and nothing new comes in.
+    pub namespace_grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { namespace_grace: Duration::from_secs(5) }
+    }
+}
+
+/// Publishes the cluster's certificate authority, in PEM, as `kube-root-ca.crt` in every namespace, until the token ends.
+pub fn start_root_ca(registry: &Registry, root_ca: &str, tasks: &TaskTracker, token: &CancellationToken) {
+    tasks.spawn(service_account::run_root_ca(registry.clone(), root_ca.into(), token.clone()));
+}
+
+/// Starts all but the root certificate's on the tracker; they end with the token.
+pub fn start(registry: &Registry, settings: &Settings, tasks: &TaskTracker, token: &CancellationToken) {
+    tasks.spawn(service_account::run_default_account(registry.clone(), token.clone()));
+    tasks.spawn(namespace::run(registry.clone(), settings.namespace_grace, token.clone()));
+    tasks.spawn(volume_claim::run(registry.clone(), token.clone()));
+    tasks.spawn(garbage::run(registry.clone(), token.clone()));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! Server-side apply: a manager says what it wants, owns that, and loses what it no longer says.
+//!
+//! Upstream: `structured-merge-diff/merge/update.go`, `apimachinery/pkg/util/managedfields/internal`
+//! (`structuredmerge.go`, `lastappliedmanager.go`, `lastappliedupdater.go`, `skipnonapplied.go`, `conflict.go`).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::{
+    BEFORE_FIRST_APPLY, Writer,
+    managers::{Id, Managers, Operation, Owned},
+    merge::{check, merge, reconcile, remove, with_named_parents},
+    server_fields,
+    set::{Element, Set},
+    typed::{Ty, compare_objects, equal, fields_of},
+};
+use crate::{
+    base::{Object, Status, limits, status::Cause},
+    schema::Schema,
+};
+
+/// Where `kubectl apply` keeps what it applied last, unless it applies on the server.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// The manager whose client-side applies server-side apply takes over.
+const KUBECTL: &str = "kubectl";
+
+/// Why an apply failed.
+enum Failure {
+    /// Others own these fields.
+    Conflicts(Vec<Conflict>),
+    Other(Status),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Other(status)
+    }
+}
+
+struct Conflict {
+    owner: Id,
+    path: Vec<Element>,
+    text: String,
+}
+
+/// One apply: what does not change between its attempts.
+struct Apply<'a> {
+    live: Option<&'a Object>,
+    applied: &'a Object,
+    schema: &'a Schema,
+    writer: &'a Writer<'a>,
+}
+
+/// Server-side apply: merges `applied` into `live` (`None` where the object does not exist) as the writer.
+///
+/// The result is not defaulted; of a built-in kind it is decoded. Where nothing but ownership changes, it is `live` with other
+/// `managedFields`.
+///
+/// # Errors
+/// 409 with a cause per field that another manager owns, unless `force`; 400 for a configuration of another type or with
+/// `managedFields`; 500, as upstream, for one that does not fit the schema.
+pub fn apply(
+    live: Option<&Object>,
+    applied: &Object,
+    schema: &Schema,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Object, Status> {
+    let managed_fields = live.and_then(|live| live.at(&["metadata", "managedFields"]));
+    let managers = Managers::read(managed_fields)
+        .map_err(|problem| Status::unexpected(format!("failed to decode managed fields: {problem}")))?;
+    let apply = Apply { live, applied, schema, writer };
+    apply.check_type()?;
+    let (object, managers) = match apply.attempt(managers.clone(), force) {
+        Err(Failure::Conflicts(conflicts)) if writer.manager == KUBECTL => match apply.last_applied_fields() {
+            None => return Err(conflict_status(&conflicts)),
+            Some(allowed) => {
+                let conflicts: Vec<_> =
+                    conflicts.into_iter().filter(|conflict| !allowed.has_path(&conflict.path)).collect();
+                if !conflicts.is_empty() {
+                    return Err(conflict_status(&conflicts));
+                }
+                apply.attempt(managers, true)
+            }
+        },
+        result => result,
+    }
+    .map_err(|failure| match failure {
+        Failure::Conflicts(conflicts) => conflict_status(&conflicts),
+        Failure::Other(status) => status,
+    })?;
+    let mut object = object;
+    if writer.manager == KUBECTL && object.annotation(LAST_APPLIED).is_some_and(|text| !text.is_empty()) {
+        apply.sync_last_applied(&mut object);
+    }
+    managers.write(&mut object);
+    Ok(object)
+}
+
+impl Apply<'_> {
+    /// The type of an object as messages show it: `apps/v1, Kind=Deployment`.
+    fn type_text(object: &Object) -> String {
+        let version = object.api_version();
+        let slash = if version.contains('/') { "" } else { "/" };
+        format!("{slash}{version}, Kind={}", object.kind())
+    }
+
+    fn check_type(&self) -> Result<(), Status> {
+        let definition = if self.schema.builtin { self.schema.root.definition.as_str() } else { "" };
+        let kind = match definition.rsplit_once('.') {
+            Some((_, kind)) => kind,
+            None => self.live.map_or(self.applied.kind(), Object::kind),
+        };
+        if self.applied.api_version() == self.writer.api_version && self.applied.kind() == kind {
+            return Ok(());
+        }
+        Err(Status::bad_request(format!("invalid object type: {}", Self::type_text(self.applied))))
+    }
+
+    fn attempt(&self, mut managers: Managers, force: bool) -> Result<(Object, Managers), Failure> {
+        let root = Ty::Root(self.schema);
+        if managers.0.is_empty()
+            && let Some(live) = self.live
+        {
+            let writer = Writer { manager: BEFORE_FIRST_APPLY, ..self.writer.clone() };
+            super::update(None, live, self.schema, &writer, &mut managers)
+                .map_err(|problem| unexpected(format!("failed to create manager for existing fields: {problem}")))?;
+        }
+        if self.applied.at(&["metadata", "managedFields"]).is_some_and(Value::is_array) {
+            return Err(Status::bad_request("metadata.managedFields must be nil").into());
+        }
+        let config = self.applied.to_value();
+        if let Some(problems) = check(root, &config).text() {
+            let (namespace, name, kind) =
+                (self.applied.namespace(), self.applied.name(), Self::type_text(self.applied));
+            return Err(unexpected(format!(
+                "failed to create typed patch object ({namespace}/{name}; {kind}): {problems}"
+            )));
+        }
+        for owned in managers.0.values_mut() {
+            if let Some(fields) = reconcile(root, &owned.fields) {
+                owned.fields = fields;
+            }
+        }
+
+        let live = self.bare_live();
+        let failed = |problem| unexpected(format!("failed to merge config: {problem}"));
+        let merged = merge(root, Some(&live), Some(&config)).map_err(failed)?.unwrap_or_default();
+        let reset = Set::of_fields(self.writer.reset);
+        let no_set = |problem| unexpected(format!("failed to get field set: {problem}"));
+        let fields = fields_of(root, &config).map_err(no_set)?.recursive_difference(&reset);
+        let id = Id::new(self.writer.manager, Operation::Apply, "", self.writer.subresource);
+        let api_version = self.writer.api_version.to_owned();
+        let last = managers.0.remove(&id);
+        let time = last.as_ref().and_then(|owned| owned.time);
+        managers.0.insert(id.clone(), Owned { fields, api_version, time });
+        let new = match last {
+            Some(last) if !last.fields.is_empty() => prune(root, merged, &last.fields, &managers)
+                .map_err(|problem| unexpected(format!("failed to prune fields: {problem}")))?,
+            Some(_) | None => merged,
+        };
+
+        self.take_over(&live, &new, &id, &mut managers, &reset, force)?;
+        let changed = !equal(&live, &new);
+        if let Some(owned) = managers.0.get_mut(&id) {
+            owned.fields = owned.fields.difference(server_fields());
+            if changed {
+                owned.time = Some(self.writer.now);
+            }
+        }
+        managers.drop_empty();
+        let object = match self.live {
+            Some(live) if !changed => live.clone(),
+            Some(_) | None => self.decode(new)?,
+        };
+        Ok((object, managers))
+    }
+
+    /// The object as its Go type has it, where the kind is built in.
+    fn decode(&self, value: Value) -> Result<Object, Failure> {
+        let value = if self.schema.builtin {
+            let failed = |problem| {
+                let (namespace, name) = (self.applied.namespace(), self.applied.name());
+                let kind = Self::type_text(self.applied);
+                unexpected(format!(
+                    "failed to convert new object ({namespace}/{name}; {kind}) to proper version: {problem}"
+                ))
+            };
+            self.schema.decode(value).map_err(failed)?.value
+        } else {
+            value
+        };
+        Object::from_value(value).ok_or_else(|| unexpected("nothing is left of the object"))
+    }
+
+    /// The object as it is, without `managedFields`.
+    fn bare_live(&self) -> Value {
+        let mut live = self.live.cloned().unwrap_or_default();
+        if self.live.is_some() {
+            live.metadata_mut().remove("managedFields");
+        }
+        live.into_value()
+    }
+
+    /// Moves ownership of what changes from others to the writer, if they may lose it.
+    fn take_over(
+        &self,
+        live: &Value,
+        new: &Value,
+        id: &Id,
+        managers: &mut Managers,
+        reset: &Set,
+        force: bool,
+    ) -> Result<(), Failure> {
+        let empty = Map::new();
+        let (before, after) = (live.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+        let diff = compare_objects(Ty::Root(self.schema), before, after)
+            .map_err(|problem| unexpected(format!("failed to compare objects: {problem}")))?
+            .without(reset);
+        let changed = diff.modified.union(&diff.added);
+        let mut lost: BTreeMap<Id, Set> = BTreeMap::new();
+        for (other, owned) in managers.0.iter().filter(|(other, _)| *other != id) {
+            let conflict = owned.fields.intersection(&changed);
+            if !conflict.is_empty() {
+                lost.insert(other.clone(), conflict);
+            }
+        }
+        if !force && !lost.is_empty() {
+            let conflicts = lost.iter().flat_map(|(owner, fields)| {
+                let conflict = |(path, text)| Conflict { owner: owner.clone(), path, text };
+                fields.paths().into_iter().map(conflict).collect::<Vec<_>>()
+            });
+            return Err(Failure::Conflicts(conflicts.collect()));
+        }
+        let others: Vec<_> = managers.0.keys().filter(|other| *other != id).cloned().collect();
+        for other in others {
+            if let Some(fields) = lost.get(&other) {
+                managers.take(&other, fields);
+            }
+            managers.take(&other, &diff.removed);
+        }
+        managers.drop_empty();
+        Ok(())
+    }
+
+    /// The fields that kubectl applied from its side and that are still as it left them: it may take these over.
+    fn last_applied_fields(&self) -> Option<Set> {
+        let live = self.live?;
+        let last: Value = serde_json::from_str(live.annotation(LAST_APPLIED)?).ok()?;
+        let root = Ty::Root(self.schema);
+        if last.get("apiVersion")?.as_str()? != self.writer.api_version || check(root, &last).text().is_some() {
+            return None;
+        }
+        let fields = fields_of(root, &last).ok()?;
+        let bare = self.bare_live();
+        let diff = compare_objects(root, last.as_object()?, bare.as_object()?).ok()?;
+        Some(fields.difference(&diff.modified).difference(&diff.added).difference(&diff.removed))
+    }
+
+    /// Writes the configuration into the annotation that client-side apply reads, unless that would be too large.
+    fn sync_last_applied(&self, object: &mut Object) {
+        let mut config = self.applied.clone();
+        config.remove_at(&["metadata", "annotations", LAST_APPLIED]);
+        let text = format!("{}\n", config.into_value());
+        let others: usize =
+            object.annotations().iter().filter(|(key, _)| *key != LAST_APPLIED).map(|(k, v)| k.len() + v.len()).sum();
+        if others + LAST_APPLIED.len() + text.len() > limits::ANNOTATIONS_BYTES {
+            object.remove_at(&["metadata", "annotations", LAST_APPLIED]);
+        } else {
+            object.set_at(&["metadata", "annotations", LAST_APPLIED], text);
+        }
+    }
+}
+
+fn unexpected(message: impl Into<String>) -> Failure {
+    Failure::Other(Status::unexpected(message))
+}
+
+/// Removes what the manager applied last and does not apply now, where nobody else owns it.
+fn prune(root: Ty<'_>, merged: Value, last: &Set, managers: &Managers) -> Result<Value, String> {
+    let named = |set: &Set| with_named_parents(root, set);
+    let last = named(last);
+    let pruned = remove(root, &merged, &last);
+
+    let owned = managers.0.values().fold(Set::default(), |all, owned| all.union(&owned.fields));
+    let (had, has) = (named(&fields_of(root, &merged)?), named(&fields_of(root, &pruned)?));
+    let pruned = remove(root, &merged, &had.difference(&has.union(&named(&owned))));
+
+    // What went without having been the manager's comes back: it is nobody's.
+    let has = named(&fields_of(root, &pruned)?);
+    Ok(remove(root, &merged, &had.difference(&has).intersection(&last)))
+}
+
+fn conflict_status(conflicts: &[Conflict]) -> Status {
+    let causes = conflicts
+        .iter()
+        .map(|conflict| Cause {
+            reason: "FieldManagerConflict".into(),
+            message: format!("conflict with {}", conflict.owner.in_conflict()),
+            field: conflict.text.clone(),
+        })
+        .collect();
+    let message = match conflicts {
+        [only] => {
+            format!("Apply failed with 1 conflict: conflict with {}: {}", only.owner.in_conflict(), only.text)
+        }
+        all => {
+            let mut lines = Vec::new();
+            let mut owner = None;
+            for conflict in all {
+                if owner.replace(&conflict.owner) != Some(&conflict.owner) {
+                    lines.push(format!("conflicts with {}:", conflict.owner.in_conflict()));
+                }
+                lines.push(format!("- {}", conflict.text));
+            }
+            format!("Apply failed with {} conflicts: {}", all.len(), lines.join("\n"))
+        }
+    };
+    Status::apply_conflict(message, causes)
+}

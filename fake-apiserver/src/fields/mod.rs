@@ -1,0 +1,176 @@
+//! Managed fields: who owns which field, server-side apply and its conflicts; and strategic merge patch, which needs the
+//! same knowledge of lists. Knows one object (or old and new) and one schema.
+//!
+//! In reading order: [`set`] (sets of fields), `typed` (values seen through a schema), `managers` (who owns what),
+//! [`track`], `apply`, `strategic`.
+//!
+//! Upstream: `sigs.k8s.io/structured-merge-diff` and `k8s.io/apimachinery/pkg/util/managedfields`.
+
+mod apply;
+mod managers;
+mod merge;
+pub mod set;
+mod strategic;
+mod typed;
+
+use std::sync::OnceLock;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+pub use self::{apply::apply, strategic::strategic};
+use self::{
+    managers::{Id, Managers, Operation, Owned},
+    set::Set,
+    typed::{Diff, Ty},
+};
+use crate::{base::Object, schema::Schema};
+
+/// Who writes, and through which door.
+#[derive(Clone, Debug)]
+pub struct Writer<'a> {
+    /// Name of the field manager.
+    pub manager: &'a str,
+    /// `apiVersion` of the object in the request.
+    pub api_version: &'a str,
+    /// Subresource written through, `""` for the object itself.
+    pub subresource: &'a str,
+    /// Paths that this door does not write (`["status"]` for the object itself where status is a subresource).
+    pub reset: &'a [&'a [&'a str]],
+    /// The time of the write.
+    pub now: Timestamp,
+}
+
+/// The manager of what an object had before it was first applied, if nobody owned it.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+
+/// Records in `new` what the writer of a create, update or patch now owns, given what was there before.
+///
+/// Upstream does this before admission and before the kind's own rules (`PrepareForUpdate`), so that what those change
+/// is nobody's; `new` is decoded and defaulted by then.
+pub fn track(live: Option<&Object>, new: &mut Object, schema: &Schema, writer: &Writer<'_>) {
+    let sent = new.metadata_mut().remove("managedFields");
+    let mut managers = if writer.subresource.is_empty() {
+        match sent {
+            Some(sent) if is_reset(&sent) => Managers::default(),
+            sent => match Managers::read(sent.as_ref()) {
+                Ok(managers) if !managers.0.is_empty() => managers,
+                Ok(_) | Err(_) => Managers::of(live),
+            },
+        }
+    } else {
+        Managers::of(live) // a subresource cannot set managedFields
+    };
+    // Nobody owns anything of an object whose ownership was reset, until it is applied.
+    let is_tracked = live.is_none() || !managers.0.is_empty();
+    if is_tracked && let Err(_problem) = update(live, new, schema, writer, &mut managers) {
+        managers = Managers::of(live); // what upstream does where a list cannot be understood
+    }
+    managers.write(new);
+}
+
+/// Gives the managers of `new` their old times back where nothing else differs from `live`, so that a write which changes
+/// nothing stays one. To be called once `new` is ready to be stored.
+///
+/// Upstream: `IgnoreManagedFieldsTimestampsTransformer`.
+pub fn keep_times(live: &Object, new: &mut Object) {
+    let path = ["metadata", "managedFields"];
+    let (Some(before), Some(after)) = (live.at(&path), new.at(&path)) else { return };
+    if before == after || !same_but_times(before, after) {
+        return;
+    }
+    let is_same = |key: &String, value: &Value| match (key.as_str(), value, new.get(key)) {
+        ("metadata", Value::Object(before), Some(Value::Object(after))) => {
+            before.len() == after.len()
+                && before.iter().all(|(key, value)| key == "managedFields" || after.get(key) == Some(value))
+        }
+        (_, before, after) => after == Some(before),
+    };
+    if live.as_map().len() == new.as_map().len() && live.as_map().iter().all(|(key, value)| is_same(key, value)) {
+        let before = before.clone();
+        new.metadata_mut().insert("managedFields".into(), before);
+    }
+}
+
+fn same_but_times(before: &Value, after: &Value) -> bool {
+    let (Ok(mut before), Ok(mut after)) = (Managers::read(Some(before)), Managers::read(Some(after))) else {
+        return false;
+    };
+    for owned in before.0.values_mut().chain(after.0.values_mut()) {
+        owned.time = None;
+    }
+    before == after
+}
+
+/// Whether a client that sends this wants ownership forgotten: an empty list, or one empty entry.
+fn is_reset(managed_fields: &Value) -> bool {
+    match managed_fields.as_array().map(Vec::as_slice) {
+        Some([]) => true,
+        Some([only]) => only.as_object().is_some_and(Map::is_empty),
+        Some(_) | None => false,
+    }
+}
+
+/// The fields that no manager owns: they belong to the server.
+fn server_fields() -> &'static Set {
+    static FIELDS: OnceLock<Set> = OnceLock::new();
+    FIELDS.get_or_init(|| {
+        Set::of_fields(&[
+            &["apiVersion"],
+            &["kind"],
+            &["metadata"],
+            &["metadata", "name"],
+            &["metadata", "namespace"],
+            &["metadata", "creationTimestamp"],
+            &["metadata", "selfLink"],
+            &["metadata", "uid"],
+            &["metadata", "clusterName"],
+            &["metadata", "generation"],
+            &["metadata", "managedFields"],
+            &["metadata", "resourceVersion"],
+        ])
+    })
+}
+
+/// How `new` differs from `live` in what the writer's door writes.
+fn difference(live: Option<&Object>, new: &Object, schema: &Schema, writer: &Writer<'_>) -> Result<Diff, String> {
+    let empty = Map::new();
+    let live = live.map_or(&empty, Object::as_map);
+    Ok(typed::compare_objects(Ty::Root(schema), live, new.as_map())?.without(&Set::of_fields(writer.reset)))
+}
+
+/// Moves ownership of what an update changed.
+fn update(
+    live: Option<&Object>,
+    new: &Object,
+    schema: &Schema,
+    writer: &Writer<'_>,
+    managers: &mut Managers,
+) -> Result<(), String> {
+    let diff = difference(live, new, schema, writer)?;
+    if !diff.is_empty() {
+        for owned in managers.0.values_mut() {
+            for lost in [&diff.modified, &diff.added, &diff.removed] {
+                owned.fields.subtract(lost);
+            }
+        }
+        managers.drop_empty();
+        let mut fields = diff.modified.union(&diff.added);
+        fields.subtract(server_fields());
+        if !fields.is_empty() {
+            let id = Id::new(writer.manager, Operation::Update, writer.api_version, writer.subresource);
+            let fields = match managers.0.get(&id) {
+                Some(owned) => owned.fields.union(&fields),
+                None => fields,
+            };
+            let api_version = writer.api_version.into();
+            managers.0.insert(id, Owned { fields, api_version, time: Some(writer.now) });
+        }
+    }
+    managers.drop_empty();
+    managers.cap();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! Bodies of requests: bounded, and read as JSON or YAML with upstream's words for what is wrong with them.
+//!
+//! Upstream: `limitedReadBody`, `transformDecodeError` and `summarizeData` in
+//! `k8s.io/apiserver/pkg/endpoints/handlers`, and `k8s.io/apimachinery/pkg/runtime/serializer/json`.
+
+use bytes::Bytes;
+use http::{HeaderMap, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::json::{self, Parsed};
+use crate::{
+    base::{Status, limits, names},
+    registry,
+};
+
+/// The forms that bodies of objects come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `application/json`.
+    Json,
+    /// `application/yaml`.
+    Yaml,
+}
+
+/// What upstream reads and writes, as its errors list it.
+pub(super) const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// Reads a whole body.
+///
+/// # Errors
+/// 413 beyond the limit, 400 if the client stops in the middle.
+pub(super) async fn read<B>(body: B) -> Result<Bytes, Status>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    match Limited::new(body, limits::BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(Status::too_large(format!("Request entity too large: limit is {}", limits::BODY_BYTES)))
+        }
+        Err(error) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
+    }
+}
+
+/// The media type of a body, without parameters and in lower case; `""` if none is given.
+pub(super) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The form that the headers tell of; JSON if they tell of none.
+///
+/// # Errors
+/// 415 for a form that is not read.
+pub(super) fn form(headers: &HeaderMap) -> Result<Form, Status> {
+    match media_type(headers).as_str() {
+        "" | "application/json" => Ok(Form::Json),
+        "application/yaml" => Ok(Form::Yaml),
+        "application/vnd.kubernetes.protobuf" => Err(Status::unsupported_media_type(
+            "fake-apiserver does not read protobuf - accepted media types include: application/json, application/yaml",
+        )),
+        _ => Err(Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {MEDIA_TYPES}"
+        ))),
+    }
+}
+
+/// The object in a body that should be of a kind.
+///
+/// # Errors
+/// 400 with upstream's words for a body that is no object, or that does not read.
+pub(super) fn object(form: Form, bytes: &Bytes, kind: &str) -> Result<registry::Body, Status> {
+    let parsed = parse(form, bytes).and_then(|parsed| typed(&parsed.value).map(|()| parsed));
+    match parsed {
+        Ok(Parsed { value: Value::Null, .. }) => {
+            Ok(registry::Body { value: Value::Object(Default::default()), duplicates: vec![] })
+        }
+        Ok(Parsed { value, duplicates }) => Ok(registry::Body { value, duplicates }),
+        Err(why) => Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+            summary(bytes)
+        ))),
+    }
+}
+
+/// `DeleteOptions` in a body.
+///
+/// # Errors
+/// As upstream: an error that it did not expect.
+pub(super) fn options(form: Form, bytes: &Bytes) -> Result<Value, Status> {
+    let value = parse(form, bytes).and_then(|parsed| typed(&parsed.value).map(|()| parsed.value));
+    let value = value.map_err(Status::unexpected)?;
+    let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if !kind.is_empty() && kind != "DeleteOptions" {
+        let (_, version) = names::split_api_version(version);
+        let message = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme");
+        return Err(Status::unexpected(message));
+    }
+    Ok(value)
+}
+
+/// Reads a text in a form; an error is in upstream's words.
+fn parse(form: Form, bytes: &Bytes) -> Result<Parsed, String> {
+    match form {
+        Form::Json => json::parse(bytes).map_err(|why| format!("couldn't get version/kind; json parse error: {why}")),
+        Form::Yaml => yaml(bytes),
+    }
+}
+
+/// Reads YAML as upstream does: as the JSON it stands for.
+///
+/// # Errors
+/// Words in the manner of upstream's reader; its wording of each single mistake is its own.
+pub(super) fn yaml(bytes: &[u8]) -> Result<Parsed, String> {
+    let text = String::from_utf8_lossy(bytes);
+    if text.trim_start().starts_with('{')
+        && let Ok(parsed) = json::parse(bytes)
+    {
+        return Ok(parsed); // kubectl sends JSON in the name of YAML; this reader is the faster one
+    }
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
+        legacy_octal_numbers: true, // `defaultMode: 0400` is 256, as YAML 1.1 and so Go's reader have it
+    };
+    serde_saphyr::with_deserializer_from_str_with_options(&text, options, |deserializer| {
+        json::from_deserializer(deserializer)
+    })
+    .map_err(|error| format!("error converting YAML to JSON: yaml: {}", yaml_error(&error.to_string())))
+}
+
+/// The mistakes that upstream's YAML reader and ours name differently.
+fn yaml_error(error: &str) -> String {
+    error.lines().next().unwrap_or_default().into()
+}
+
+/// Upstream looks at `apiVersion` and `kind` before anything else, through a Go struct.
+fn typed(value: &Value) -> Result<(), String> {
+    let wrong = |what: &str, target: &str| {
+        Err(format!("couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go {target}"))
+    };
+    let whole = r#"value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    match value {
+        Value::Null => Ok(()),
+        Value::Object(map) => {
+            for key in ["apiVersion", "kind"] {
+                match map.get(key) {
+                    None | Some(Value::Null | Value::String(_)) => {}
+                    Some(other) => return wrong(go_type(other), &format!("struct field .{key} of type string")),
+                }
+            }
+            Ok(())
+        }
+        other @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            wrong(go_type(other), whole)
+        }
+    }
+}
+
+/// What Go's JSON errors call a value.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Bytes of a body that an error shows.
+const SUMMARY_BYTES: usize = 30;
+
+/// The start of a body, as text if it may be JSON and as hexadecimal digits otherwise.
+fn summary(bytes: &[u8]) -> String {
+    let cut = &bytes[..bytes.len().min(SUMMARY_BYTES)];
+    let dots = if bytes.len() > SUMMARY_BYTES { " ..." } else { "" };
+    match bytes.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{dots}", String::from_utf8_lossy(cut)),
+        Some(_) => format!("{}{dots}", cut.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case("", "couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)")]
+    #[case("[]", r#"couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" } (5b5d)"#)]
+    #[case(r#"{"kind":1}"#, r#"couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field .kind of type string ({"kind":1})"#)]
+    #[case(
+        "{aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "couldn't get version/kind; json parse error: invalid character 'a' looking for beginning of object key string ({aaaaaaaaaaaaaaaaaaaaaaaaaaaaa ...)"
+    )]
+    fn a_body_that_is_no_object_is_refused_in_upstreams_words(#[case] body: &'static str, #[case] expected: &str) {
+        let status = object(Form::Json, &Bytes::from_static(body.as_bytes()), "ConfigMap").unwrap_err();
+        assert_eq!(
+            status.message,
+            format!("the object provided is unrecognized (must be of type ConfigMap): {expected}")
+        );
+        assert_eq!(status.code, 400);
+    }
+
+    #[test]
+    fn yaml_means_the_json_it_stands_for() {
+        let text =
+            b"apiVersion: v1\nmetadata:\n  name: a\n  name: b\ndata:\n  k: 1\n  s: \"1\"\n  t: true\n  z: null\n";
+        let parsed = yaml(text).unwrap();
+        assert_eq!(parsed.duplicates, ["metadata.name"]);
+        assert_eq!(
+            parsed.value,
+            json!({"apiVersion": "v1", "metadata": {"name": "b"}, "data": {"k": 1, "s": "1", "t": true, "z": null}})
+        );
+    }
+
+    #[test]
+    fn yaml_that_is_none_is_refused() {
+        let why = yaml(b"a: [unclosed").unwrap_err();
+        assert!(why.starts_with("error converting YAML to JSON: yaml: "), "{why}");
+    }
+
+    #[test]
+    fn yaml_aliases_that_explode_are_refused() {
+        let mut text = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
+        for (name, before) in
+            ["b", "c", "d", "e", "f", "g", "h", "i"].iter().zip(["a", "b", "c", "d", "e", "f", "g", "h"])
+        {
+            let list = vec![format!("*{before}"); 10].join(", ");
+            text.push_str(&format!("{name}: &{name} [{list}]\n"));
+        }
+        assert!(yaml(text.as_bytes()).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_limit_is_too_large() {
+        let fits = vec![b' '; limits::BODY_BYTES];
+        assert_eq!(read(Full::new(Bytes::from(fits))).await.unwrap().len(), limits::BODY_BYTES);
+        let status = read(Full::new(Bytes::from(vec![b' '; limits::BODY_BYTES + 1]))).await.unwrap_err();
+        assert_eq!((status.code, status.message.as_str()), (413, "Request entity too large: limit is 3145728"));
+    }
+}

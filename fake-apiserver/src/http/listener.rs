@@ -1,0 +1,179 @@
+//! Connections: memory pipes and TLS sockets. A connection that does not send a request in time is closed, and there are
+//! never more of them than the limit.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use super::{Api, auth, timer::ClockTimer};
+use crate::{base::limits, registry::User};
+
+impl Api {
+    /// Serves one end of a memory pipe; who holds the other is the administrator. Ends when the pipe does.
+    pub(crate) async fn serve_memory(self: Arc<Self>, pipe: DuplexStream) {
+        let user = auth::admin();
+        // A request that brings credentials of its own is judged by them.
+        let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+            let own = request.headers().contains_key(http::header::AUTHORIZATION);
+            self.answer((!own).then_some(&user), request)
+        });
+        let connection =
+            http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(pipe), service).with_upgrades();
+        tokio::pin!(connection);
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => log_end(ended),
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                log_end(connection.await);
+            }
+        }
+    }
+
+    /// Serves TLS on a listener until the server stops; connections are tasks of the tracker.
+    pub(crate) async fn serve_tls(
+        self: Arc<Self>,
+        listener: TcpListener,
+        address: SocketAddr,
+        config: Arc<ServerConfig>,
+        tasks: TaskTracker,
+    ) {
+        *self.address.lock().expect("no panic under this lock") = address.to_string();
+        let acceptor = TlsAcceptor::from(config);
+        let free = Arc::new(Semaphore::new(limits::CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = async {
+                    let permit = free.clone().acquire_owned().await.expect("never closed");
+                    listener.accept().await.map(|(stream, _)| (stream, permit))
+                } => accepted,
+            };
+            match accepted {
+                Ok((stream, permit)) => {
+                    let (api, acceptor) = (self.clone(), acceptor.clone());
+                    tasks.spawn(async move {
+                        tokio::select! {
+                            biased;
+                            () = api.stop.cancelled() => {}
+                            tls = api.registry.clock().timeout(limits::REQUEST_HEAD, handshake(acceptor, stream)) => match tls {
+                                Some(Ok((tls, user, h2))) => api.clone().serve_connection(tls, user, h2).await,
+                                Some(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                                None => tracing::debug!("TLS handshake took too long"),
+                            },
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: wait for some to come free.
+                    tracing::warn!(%error, "accept failed");
+                    self.registry.clock().sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn serve_connection<S>(self: Arc<Self>, stream: S, user: Option<User>, h2: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let asked = AtomicBool::new(false);
+        // HTTP/2 answers run as tasks, so what they use is shared.
+        let shared = Arc::new((self.clone(), user, asked));
+        let service = {
+            let shared = shared.clone();
+            service_fn(move |request| {
+                let shared = shared.clone();
+                async move {
+                    let (api, user, asked) = &*shared;
+                    asked.store(true, Ordering::Relaxed);
+                    api.answer(user.as_ref(), request).await
+                }
+            })
+        };
+        // A client that says nothing after the handshake is let go; later silence is for HTTP itself to judge.
+        let silent = async {
+            self.registry.clock().sleep(limits::REQUEST_HEAD).await;
+            if shared.2.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        let stop = self.stop.cancelled();
+        macro_rules! drive {
+            ($connection:expr) => {{
+                let connection = $connection;
+                tokio::pin!(connection, silent);
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => log_end(ended),
+                    () = silent.as_mut() => tracing::debug!("no request in time"),
+                    () = stop => {
+                        connection.as_mut().graceful_shutdown();
+                        log_end(connection.await);
+                    }
+                }
+            }};
+        }
+        let timer = ClockTimer::new(self.registry.clock());
+        let io = TokioIo::new(stream);
+        if h2 {
+            drive!(
+                http2::Builder::new(TokioExecutor::new())
+                    .timer(timer)
+                    .auto_date_header(false)
+                    .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+                    .keep_alive_interval(Some(limits::KEEP_ALIVE))
+                    .keep_alive_timeout(limits::REQUEST_HEAD)
+                    .serve_connection(io, service)
+            );
+        } else {
+            drive!(
+                http1::Builder::new()
+                    .timer(timer)
+                    .auto_date_header(false)
+                    .header_read_timeout(limits::REQUEST_HEAD)
+                    .serve_connection(io, service)
+                    .with_upgrades()
+            );
+        }
+    }
+}
+
+type Tls = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// The TLS stream, the user that the client's certificate names, and whether HTTP/2 was agreed on.
+async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<(Tls, Option<User>, bool)> {
+    stream.set_nodelay(true)?;
+    let tls = acceptor.accept(stream).await?;
+    let (_, connection) = tls.get_ref();
+    let user = connection.peer_certificates().and_then(|chain| auth::certificate_user(chain.first()?));
+    let h2 = connection.alpn_protocol() == Some(b"h2");
+    Ok((tls, user, h2))
+}
+
+fn log_end(ended: Result<(), hyper::Error>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}

@@ -1,0 +1,73 @@
+//! Events of both groups.
+//!
+//! Upstream: `pkg/apis/core/v1/defaults.go`, `pkg/apis/core/validation/validation.go`, `pkg/registry/core/*/strategy.go`.
+
+use serde_json::Value;
+
+use super::util::{Errors, complain, get, make_map, one_of, required, text};
+use crate::base::{FieldError, Object, names};
+
+pub(super) fn validate_event(object: &Object) -> Errors {
+    let (mut errors, value) = (Vec::new(), object.to_value());
+    let target = get(&value, "involvedObject");
+    let (key, namespace) = ("involvedObject.namespace", text(target, "namespace"));
+    let here = object.namespace();
+    // events about cluster-scoped objects stand in `default`
+    let fits = if namespace.is_empty() { ["", "default", "kube-system"].contains(&here) } else { namespace == here };
+    if !fits && target.is_object() {
+        let why = "does not match event.namespace";
+        errors.push(FieldError::invalid(key, &namespace.into(), why));
+    }
+    errors
+}
+
+/// Events always write the structs `source` and `involvedObject`, and the times.
+pub(super) fn default_core_event(object: &mut Object) {
+    make_map(object.as_map_mut(), "source");
+    make_map(object.as_map_mut(), "involvedObject");
+    let map = object.as_map_mut();
+    for key in ["firstTimestamp", "lastTimestamp", "eventTime"] {
+        map.entry(key).or_insert(Value::Null);
+    }
+    for key in ["reportingComponent", "reportingInstance"] {
+        map.entry(key).or_insert_with(|| "".into());
+    }
+}
+
+/// Events of `events.k8s.io` write their times and deprecated structs.
+pub(super) fn default_new_event(object: &mut Object) {
+    make_map(object.as_map_mut(), "deprecatedSource");
+    make_map(object.as_map_mut(), "regarding");
+    let map = object.as_map_mut();
+    for key in ["deprecatedFirstTimestamp", "deprecatedLastTimestamp", "eventTime"] {
+        map.entry(key).or_insert(Value::Null);
+    }
+}
+
+pub(super) fn validate_new_event(object: &Object) -> Errors {
+    let (mut errors, value) = (Vec::new(), object.to_value());
+    let target = text(get(&value, "regarding"), "namespace");
+    let here = object.namespace();
+    if target.is_empty() && here != "default" && here != "kube-system" || !target.is_empty() && target != here {
+        errors.push(FieldError::invalid("involvedObject.namespace", &target.into(), "does not match event.namespace"));
+    }
+    required(&mut errors, &value, "", "eventTime");
+    let controller = text(&value, "reportingController");
+    if required(&mut errors, &value, "", "reportingController") {
+        complain(&mut errors, "reportingController", controller, names::qualified_name(controller));
+    }
+    for (key, max, needed) in
+        [("reportingInstance", 128, true), ("action", 128, true), ("reason", 128, true), ("note", 1024, false)]
+    {
+        let value = text(&value, key);
+        let field = if key == "note" { "message" } else { key };
+        if needed && value.is_empty() {
+            errors.push(FieldError::required(field, ""));
+        } else if value.len() > max {
+            let why = format!("can have at most {max} characters");
+            errors.push(FieldError::invalid(field, &value.into(), &why));
+        }
+    }
+    one_of(&mut errors, &value, "", "type", &["Normal", "Warning"], false);
+    errors
+}

@@ -1,0 +1,515 @@
+//! Pods, and the pod templates of other kinds: defaults, quality of service, what a client may not set.
+//!
+//! Upstream: `pkg/apis/core/v1/defaults.go`, `pkg/registry/core/pod/strategy.go`.
+
+mod containers;
+pub mod resources;
+mod spec;
+mod update;
+pub(super) mod volumes;
+
+use serde_json::{Map, Value, json};
+
+pub(super) use self::{
+    containers::port_or_name,
+    spec::{ip, tolerations, validate, validate_template},
+    update::validate_update,
+};
+use super::{
+    core::restore,
+    util::{
+        as_quantity, at, child, default_number, default_to, drop_empty, each_mut, get, has, indexed, items, make_map,
+        map_mut, members, round_amounts, text,
+    },
+};
+use crate::base::{Object, quantity::Quantity};
+
+/// The three lists of containers in a pod's spec.
+pub(super) const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+
+/// Defaults of a pod, as of a pod template and a few more.
+pub(super) fn default_pod(object: &mut Object) {
+    make_map(object.as_map_mut(), "status");
+    let spec = make_map(object.as_map_mut(), "spec");
+    default_spec(spec);
+    // requests follow from limits, but only in pods, so that templates show what was written
+    for list in ["initContainers", "containers"] {
+        each_mut(spec, list, |container| {
+            if let Some(resources) = map_mut(container, "resources") {
+                requests_from_limits(resources);
+            }
+        });
+    }
+    default_pod_resources(spec);
+    spec.entry("enableServiceLinks")
+        .and_modify(|v| {
+            if v.is_null() {
+                *v = true.into()
+            }
+        })
+        .or_insert(true.into());
+    if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
+        host_ports(spec);
+    }
+}
+
+/// Under host networking a container's port is the host's, too (`defaultHostNetworkPorts`).
+fn host_ports(spec: &mut Map<String, Value>) {
+    for list in ["initContainers", "containers"] {
+        each_mut(spec, list, |container| {
+            each_mut(container, "ports", |port| {
+                let number = port.get("containerPort").and_then(Value::as_i64).unwrap_or_default();
+                if number != 0 {
+                    default_number(port, "hostPort", number);
+                }
+            });
+        });
+    }
+}
+
+fn requests_from_limits(resources: &mut Map<String, Value>) {
+    for (name, amount) in resources.get("limits").and_then(Value::as_object).cloned().into_iter().flatten() {
+        make_map(resources, "requests").entry(name).or_insert(amount);
+    }
+}
+
+/// `spec.resources`: what is not requested follows from the pod's limits, unless the containers say (`setDefaults_PodRequests`).
+fn default_pod_resources(spec: &mut Map<String, Value>) {
+    let of_containers = {
+        let value = Value::Object(spec.clone());
+        resources::sum(&value, "requests", false)
+    };
+    let Some(resources) = map_mut(spec, "resources") else { return };
+    round_amounts(resources, "limits");
+    round_amounts(resources, "requests");
+    let limits = resources.get("limits").and_then(Value::as_object).cloned().unwrap_or_default();
+    if limits.is_empty() && resources.get("requests").and_then(Value::as_object).is_none_or(Map::is_empty) {
+        return;
+    }
+    for name in ["cpu", "memory"].into_iter().filter(|name| limits.contains_key(*name)) {
+        let requests = make_map(resources, "requests");
+        if !requests.contains_key(name) {
+            let amount = of_containers.get(name).map_or_else(|| limits[name].clone(), |sum| sum.to_string().into());
+            requests.insert(name.into(), amount);
+        }
+    }
+}
+
+/// Defaults of a `PodSpec`.
+pub(super) fn default_spec(spec: &mut Map<String, Value>) {
+    drop_empty(
+        spec,
+        &[
+            "volumes",
+            "initContainers",
+            "ephemeralContainers",
+            "nodeSelector",
+            "imagePullSecrets",
+            "tolerations",
+            "hostAliases",
+            "readinessGates",
+            "overhead",
+            "topologySpreadConstraints",
+            "schedulingGates",
+            "resourceClaims",
+            "serviceAccountName",
+            "serviceAccount",
+            "nodeName",
+            "hostname",
+            "subdomain",
+            "priorityClassName",
+        ],
+    );
+    default_to(spec, "dnsPolicy", "ClusterFirst");
+    default_to(spec, "restartPolicy", "Always");
+    default_to(spec, "terminationGracePeriodSeconds", 30);
+    default_to(spec, "schedulerName", "default-scheduler");
+    if !spec.get("securityContext").is_some_and(Value::is_object) {
+        spec.insert("securityContext".into(), json!({}));
+    }
+    // the old name of the service account follows the new one, and the new one the old where it is absent
+    let account = ["serviceAccountName", "serviceAccount"]
+        .iter()
+        .find_map(|key| spec.get(*key).and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned));
+    if let Some(account) = account {
+        spec.insert("serviceAccountName".into(), account.clone().into());
+        spec.insert("serviceAccount".into(), account.into());
+    }
+    for key in ["hostNetwork", "hostPID", "hostIPC"] {
+        if spec.get(key) == Some(&Value::Bool(false)) {
+            spec.remove(key);
+        }
+    }
+    round_amounts(spec, "overhead");
+    for list in CONTAINER_LISTS {
+        each_mut(spec, list, default_container);
+    }
+    each_mut(spec, "volumes", default_volume);
+    each_mut(spec, "topologySpreadConstraints", |constraint| {
+        default_to(constraint, "nodeAffinityPolicy", Value::Null);
+        drop_empty(constraint, &["nodeAffinityPolicy"]);
+    });
+}
+
+fn default_container(container: &mut Map<String, Value>) {
+    drop_empty(
+        container,
+        &["ports", "env", "envFrom", "volumeMounts", "volumeDevices", "command", "args", "workingDir", "image"],
+    );
+    let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+    let policy = if is_latest(image) { "Always" } else { "IfNotPresent" };
+    default_to(container, "imagePullPolicy", policy);
+    default_to(container, "terminationMessagePath", "/dev/termination-log");
+    default_to(container, "terminationMessagePolicy", "File");
+    for key in ["stdin", "stdinOnce", "tty"] {
+        if container.get(key) == Some(&Value::Bool(false)) {
+            container.remove(key);
+        }
+    }
+    let resources = make_map(container, "resources");
+    drop_empty(resources, &["limits", "requests", "claims"]);
+    round_amounts(resources, "limits");
+    round_amounts(resources, "requests");
+    each_mut(container, "ports", |port| {
+        default_to(port, "protocol", "TCP");
+        drop_empty(port, &["name", "hostIP"]);
+    });
+    each_mut(container, "env", |env| {
+        drop_empty(env, &["value"]);
+        if let Some(source) = map_mut(env, "valueFrom") {
+            default_field_ref(source);
+        }
+    });
+    each_mut(container, "volumeMounts", |mount| {
+        if mount.get("readOnly") == Some(&Value::Bool(false)) {
+            mount.remove("readOnly");
+        }
+    });
+    for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = map_mut(container, key) {
+            default_number(probe, "timeoutSeconds", 1);
+            default_number(probe, "periodSeconds", 10);
+            default_number(probe, "successThreshold", 1);
+            default_number(probe, "failureThreshold", 3);
+            if probe.get("initialDelaySeconds") == Some(&Value::from(0)) {
+                probe.remove("initialDelaySeconds");
+            }
+            default_handler(probe);
+        }
+    }
+    if let Some(lifecycle) = map_mut(container, "lifecycle") {
+        for key in ["postStart", "preStop"] {
+            if let Some(handler) = map_mut(lifecycle, key) {
+                default_handler(handler);
+            }
+        }
+    }
+    if let Some(context) = map_mut(container, "securityContext")
+        && context.get("procMount") == Some(&Value::String(String::new()))
+    {
+        context.insert("procMount".into(), "Default".into());
+    }
+}
+
+fn default_handler(handler: &mut Map<String, Value>) {
+    if let Some(get) = map_mut(handler, "httpGet") {
+        default_to(get, "path", "/");
+        default_to(get, "scheme", "HTTP");
+    }
+    if let Some(grpc) = map_mut(handler, "grpc")
+        && !grpc.get("service").is_some_and(Value::is_string)
+    {
+        grpc.insert("service".into(), "".into());
+    }
+}
+
+/// Fields are of the core version, and resources are counted in units of 1.
+fn default_field_ref(source: &mut Map<String, Value>) {
+    if let Some(field) = map_mut(source, "fieldRef") {
+        default_to(field, "apiVersion", "v1");
+    }
+    for key in ["resourceFieldRef"] {
+        if let Some(field) = map_mut(source, key) {
+            default_to(field, "divisor", "0");
+        }
+    }
+    if let Some(key) = map_mut(source, "fileKeyRef")
+        && key.get("optional").is_none_or(Value::is_null)
+    {
+        key.insert("optional".into(), false.into());
+    }
+}
+
+/// Whether an image's tag is `latest`, or it has neither tag nor digest.
+fn is_latest(image: &str) -> bool {
+    if image.contains('@') {
+        return false;
+    }
+    match image.rsplit('/').next().and_then(|last| last.split_once(':')) {
+        Some((_, tag)) => tag == "latest",
+        None => true,
+    }
+}
+
+/// Names of all volume sources, in the order in which upstream looks at them.
+const NAMES_OF_SOURCES: [&str; 31] = [
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
+    "",
+];
+
+fn default_volume(volume: &mut Map<String, Value>) {
+    if !NAMES_OF_SOURCES.iter().any(|source| volume.get(*source).is_some_and(Value::is_object)) {
+        volume.insert("emptyDir".into(), json!({}));
+    }
+    for key in ["secret", "configMap", "downwardAPI", "projected"] {
+        if let Some(source) = map_mut(volume, key) {
+            drop_empty(source, &["items"]);
+            if source.get("defaultMode").is_none_or(Value::is_null) {
+                source.insert("defaultMode".into(), 0o644.into());
+            }
+        }
+    }
+    if let Some(source) = map_mut(volume, "downwardAPI") {
+        each_mut(source, "items", default_field_ref);
+    }
+    if let Some(source) = map_mut(volume, "projected") {
+        each_mut(source, "sources", |source| {
+            if let Some(token) = map_mut(source, "serviceAccountToken") {
+                default_number(token, "expirationSeconds", 3600);
+            }
+            if let Some(api) = map_mut(source, "downwardAPI") {
+                each_mut(api, "items", default_field_ref);
+            }
+        });
+    }
+    if let Some(path) = map_mut(volume, "hostPath")
+        && path.get("type").is_none_or(Value::is_null)
+    {
+        path.insert("type".into(), "".into());
+    }
+    if let Some(spec) =
+        map_mut(volume, "ephemeral").and_then(|e| map_mut(e, "volumeClaimTemplate")).and_then(|t| map_mut(t, "spec"))
+    {
+        super::storage::default_claim_spec(spec);
+    }
+    if let Some(iscsi) = map_mut(volume, "iscsi") {
+        default_to(iscsi, "iscsiInterface", "default");
+    }
+    if let Some(rbd) = map_mut(volume, "rbd") {
+        default_to(rbd, "pool", "rbd");
+        default_to(rbd, "user", "admin");
+        default_to(rbd, "keyring", "/etc/ceph/keyring");
+    }
+    if let Some(disk) = map_mut(volume, "azureDisk") {
+        default_to(disk, "cachingMode", "ReadWrite");
+        default_to(disk, "kind", "Shared");
+        default_to(disk, "fsType", "ext4");
+        if disk.get("readOnly").is_none_or(Value::is_null) {
+            disk.insert("readOnly".into(), false.into());
+        }
+    }
+    if let Some(scale) = map_mut(volume, "scaleIO") {
+        default_to(scale, "storageMode", "ThinProvisioned");
+        default_to(scale, "fsType", "xfs");
+    }
+    if let Some(image) = map_mut(volume, "image") {
+        let reference = image.get("reference").and_then(Value::as_str).unwrap_or_default();
+        let policy = if is_latest(reference) { "Always" } else { "IfNotPresent" };
+        default_to(image, "pullPolicy", policy);
+    }
+}
+
+/// Defaults of a pod template under a key.
+pub(super) fn default_template(parent: &mut Map<String, Value>, key: &str) {
+    let template = make_map(parent, key);
+    make_map(template, "metadata");
+    let spec = make_map(template, "spec");
+    default_spec(spec);
+    if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
+        host_ports(spec);
+    }
+}
+
+/// A new pod: pending, with its quality of service.
+pub(super) fn create(object: &mut Object) {
+    let mut status = json!({"phase": "Pending", "qosClass": qos_class(object)});
+    if object.at(&["spec", "schedulingGates"]).and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
+        status["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+            "lastProbeTime": null, "lastTransitionTime": null,
+        }]);
+    }
+    object.set("status", status);
+}
+
+/// What a write through a door of pods leaves as it was.
+pub(super) fn update(new: &mut Object, old: &Object, subresource: &str) {
+    match subresource {
+        "status" => {
+            restore(new, old, "spec");
+            let owners = old.at(&["metadata", "ownerReferences"]).cloned();
+            match owners {
+                Some(owners) => new.set_at(&["metadata", "ownerReferences"], owners),
+                None => {
+                    new.remove_at(&["metadata", "ownerReferences"]);
+                }
+            }
+            // the class is fixed when the pod is made
+            if let Some(class) = old.at(&["status", "qosClass"]).cloned() {
+                new.set_at(&["status", "qosClass"], class);
+            }
+        }
+        "ephemeralcontainers" => {
+            let added = new.at(&["spec", "ephemeralContainers"]).cloned();
+            restore(new, old, "status");
+            restore(new, old, "spec");
+            if let Some(added) = added {
+                new.set_at(&["spec", "ephemeralContainers"], added);
+            }
+        }
+        "resize" => {
+            restore(new, old, "status");
+            let sent = new.get("spec").cloned().unwrap_or_default();
+            restore(new, old, "spec");
+            for list in ["initContainers", "containers"] {
+                for (i, container) in items(&sent, list).iter().enumerate() {
+                    let Some(spec) = map_mut(new.as_map_mut(), "spec") else { continue };
+                    let mine = spec.get_mut(list).and_then(Value::as_array_mut).and_then(|list| list.get_mut(i));
+                    if let Some(mine) = mine.and_then(Value::as_object_mut)
+                        && mine.get("name").and_then(Value::as_str) == Some(text(container, "name"))
+                    {
+                        for key in ["resources", "resizePolicy"].into_iter().filter(|key| has(container, key)) {
+                            mine.insert(key.into(), get(container, key).clone());
+                        }
+                    }
+                }
+            }
+            if has(&sent, "resources") {
+                new.set_at(&["spec", "resources"], get(&sent, "resources").clone());
+            }
+        }
+        _ => restore(new, old, "status"),
+    }
+}
+
+/// A pod's quality of service: `Guaranteed`, `Burstable` or `BestEffort`. Upstream: `pkg/apis/core/v1/helper/qos`.
+pub fn qos_class(pod: &Object) -> &'static str {
+    let value = pod.to_value();
+    let spec = get(&value, "spec");
+    let whole = get(spec, "resources");
+    let counted = |name: &str| matches!(name, "cpu" | "memory");
+    let positive = |amounts: &Value| -> Vec<(String, Quantity)> {
+        let pairs = amounts.as_object().into_iter().flatten().filter(|(name, _)| counted(name));
+        let pairs = pairs.filter_map(|(name, amount)| Some((name.clone(), as_quantity(amount)?)));
+        pairs.filter(|(_, amount)| !amount.is_zero() && !amount.is_negative()).collect()
+    };
+    if members(whole, "requests").next().is_some() || members(whole, "limits").next().is_some() {
+        let (requests, limits) = (positive(get(whole, "requests")), positive(get(whole, "limits")));
+        return class_of(&requests, &limits, limits.len() == 2);
+    }
+    let (mut requests, mut limits, mut all_limited) = (Vec::new(), Vec::new(), true);
+    for list in ["containers", "initContainers"] {
+        for container in items(spec, list) {
+            let resources = get(container, "resources");
+            let limited = positive(get(resources, "limits"));
+            all_limited &= limited.len() == 2;
+            add(&mut requests, positive(get(resources, "requests")));
+            add(&mut limits, limited);
+        }
+    }
+    class_of(&requests, &limits, all_limited)
+}
+
+fn add(sums: &mut Vec<(String, Quantity)>, amounts: Vec<(String, Quantity)>) {
+    for (name, amount) in amounts {
+        match sums.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum = sum.plus(&amount),
+            None => sums.push((name, amount)),
+        }
+    }
+}
+
+fn class_of(requests: &[(String, Quantity)], limits: &[(String, Quantity)], all_limited: bool) -> &'static str {
+    if requests.is_empty() && limits.is_empty() {
+        return "BestEffort";
+    }
+    let equal = requests.iter().all(|(name, amount)| limits.iter().any(|(n, limit)| n == name && limit == amount));
+    if all_limited && equal && requests.len() == limits.len() { "Guaranteed" } else { "Burstable" }
+}
+
+/// What upstream warns of: amounts of bytes that are no whole numbers, and names that stand twice.
+pub(super) fn warnings(new: &Object, _: Option<&Object>) -> Vec<String> {
+    spec_warnings(get(&new.to_value(), "spec"), "spec")
+}
+
+/// Warnings of a pod template at `spec.template`.
+pub(super) fn template_warnings(new: &Object, _: Option<&Object>) -> Vec<String> {
+    spec_warnings(at(&new.to_value(), &["spec", "template", "spec"]), "spec.template.spec")
+}
+
+fn spec_warnings(spec: &Value, path: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for list in ["initContainers", "containers"] {
+        for (path, container) in indexed(spec, path, list) {
+            for kind in ["limits", "requests"] {
+                for name in ["memory", "ephemeral-storage"] {
+                    let amount = as_quantity(at(container, &["resources", kind, name]));
+                    if let Some(amount) = amount.filter(|amount| !amount.is_whole()) {
+                        let shown = crate::base::status::go_quote(&amount.to_string());
+                        warnings.push(format!(
+                            "{path}.resources.{kind}[{name}]: fractional byte value {shown} is invalid, must be an \
+                             integer"
+                        ));
+                    }
+                }
+            }
+            let mut names = Vec::new();
+            for (path, env) in indexed(container, &path, "env") {
+                let name = text(env, "name");
+                if names.contains(&name) {
+                    let quoted = crate::base::status::go_quote(name);
+                    warnings.push(format!(
+                        "{path}: hides previous definition of {quoted}, which may be dropped when using apply"
+                    ));
+                }
+                names.push(name);
+            }
+        }
+    }
+    for (i, secret) in items(spec, "imagePullSecrets").iter().enumerate() {
+        if text(secret, "name").is_empty() {
+            warnings.push(format!("{}[{i}].name: invalid empty name {:?}", child(path, "imagePullSecrets"), ""));
+        }
+    }
+    warnings
+}

@@ -1,0 +1,631 @@
+//! Pods that seem to run: a node, its kubelet, a scheduler and a volume binder, which all go through the API like any client.
+//!
+//! `phase` decides (pure), `worker` does what it says for one pod, `script` says what an image does, `process` is one
+//! program with its streams. The room knows nothing of HTTP: [`Kubelet::exec`], [`Kubelet::attach`] and [`Kubelet::logs`]
+//! hand out streams to whoever asks.
+
+mod api;
+mod container;
+mod environment;
+mod events;
+mod logs;
+mod network;
+mod node;
+mod phase;
+mod process;
+mod real;
+mod scheduler;
+mod script;
+mod scripted;
+mod shell;
+#[cfg(test)]
+mod tests;
+mod tty;
+mod volumes;
+mod worker;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{
+    api::{Api, Change, core},
+    container::Instance,
+    events::{Events, Happened},
+    network::Addresses,
+    scheduler::Verdict,
+    shell::fs::Tree,
+    worker::{Running, Worker},
+};
+pub use self::{
+    logs::{LogOptions, LogReader, Source},
+    process::{Control, Exit, Pipes, Process, Signal, Size, Wanted},
+    real::RealRuntime,
+    script::{ANNOTATION, ExecRule, LogLine, Script},
+};
+use crate::{
+    base::{Object, Status, Stored},
+    clock::{Clock, time_text},
+    registry::Registry,
+};
+
+/// What runs the programs of containers.
+#[derive(Clone, Debug, Default)]
+pub enum RuntimeKind {
+    /// Scripts and the small shell; nothing of the machine is touched.
+    #[default]
+    Scripted,
+    /// Real processes, each pod in a directory and namespaces of its own.
+    Real(RealRuntime),
+}
+
+/// How the kubelet behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a pod takes from being bound until its first containers run. Default: 1 s.
+    pub startup: Duration,
+    /// What images do, by name; a name that ends in `*` means all that begin so. First match wins.
+    pub images: Vec<(String, Script)>,
+    /// What runs programs. Default: scripts.
+    pub runtime: RuntimeKind,
+    /// The nodes to register. Default: `fake-node-1`.
+    pub nodes: Vec<String>,
+    /// Whether events are written. Default: yes.
+    pub events: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            startup: Duration::from_secs(1),
+            images: Vec::new(),
+            runtime: RuntimeKind::Scripted,
+            nodes: vec!["fake-node-1".into()],
+            events: true,
+        }
+    }
+}
+
+/// A running kubelet; clones are handles to the same one.
+#[derive(Clone)]
+pub struct Kubelet(Arc<Inner>);
+
+impl fmt::Debug for Kubelet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kubelet({:?})", self.0.settings.nodes)
+    }
+}
+
+struct Inner {
+    settings: Settings,
+    node_api: Api,
+    node_events: Events,
+    scheduler_api: Api,
+    scheduler_events: Events,
+    volume_api: Api,
+    addresses: Addresses,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    state: Mutex<World>,
+}
+
+/// What the kubelet has seen of the cluster.
+#[derive(Default)]
+struct World {
+    /// Pods that have a worker, by namespace and name.
+    workers: BTreeMap<(String, String), Entry>,
+    /// Pods that wait for a node.
+    waiting: BTreeMap<(String, String), Arc<Stored>>,
+    /// Pods of each node that may still run; what the scheduler counts.
+    bound: BTreeMap<(String, String), String>,
+    claims: BTreeMap<(String, String), Arc<Stored>>,
+    nodes: BTreeMap<String, Arc<Stored>>,
+    /// Files of claims, by the claims' UIDs.
+    trees: BTreeMap<String, Tree>,
+}
+
+struct Entry {
+    uid: String,
+    news: watch::Sender<Option<Arc<Stored>>>,
+    running: Arc<Running>,
+}
+
+fn place(object: &Object) -> (String, String) {
+    (object.namespace().to_owned(), object.name().to_owned())
+}
+
+impl Kubelet {
+    /// Starts the kubelet; it stops, and with it all that runs in its pods, when the token is cancelled. All its tasks are in
+    /// `tasks`.
+    pub fn start(registry: &Registry, settings: Settings, stop: CancellationToken, tasks: TaskTracker) -> Self {
+        let first = settings.nodes.first().cloned().unwrap_or_default();
+        let user = format!("system:node:{first}");
+        let node_api = Api::new(registry, &user, &["system:nodes"], "kubelet");
+        let scheduler_api = Api::new(registry, "system:kube-scheduler", &[], "kube-scheduler");
+        let volume_api = Api::new(
+            registry,
+            "system:serviceaccount:kube-system:persistent-volume-binder",
+            &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+            "kube-controller-manager",
+        );
+        let inner = Arc::new(Inner {
+            node_events: Events::new(&node_api, "kubelet", &first),
+            scheduler_events: Events::new(&scheduler_api, "default-scheduler", "fake-apiserver"),
+            node_api,
+            scheduler_api,
+            volume_api,
+            settings,
+            addresses: Addresses::default(),
+            stop,
+            tasks,
+            state: Mutex::default(),
+        });
+        for (at, name) in inner.settings.nodes.iter().enumerate() {
+            let keep = node::keep(
+                inner.node_api.clone(),
+                inner.clock().clone(),
+                name.clone(),
+                host_ip(at),
+                network::POD_CIDR.to_owned(),
+                inner.stop.clone(),
+            );
+            inner.tasks.spawn(keep);
+        }
+        inner.tasks.spawn(inner.clone().manage());
+        Self(inner)
+    }
+
+    /// Calls a command in a container (`""`: the pod's only one).
+    ///
+    /// # Errors
+    /// If there is no such pod or container, or it does not run.
+    pub fn exec(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        command: Vec<String>,
+        wanted: Wanted,
+    ) -> Result<Process, Status> {
+        Ok(self.instance(namespace, pod, container)?.exec(command, wanted))
+    }
+
+    /// Joins a container's own program: its output from now on, and its input if it has one. Signals sent through the
+    /// control reach the program itself: to leave, drop the pipes.
+    ///
+    /// # Errors
+    /// If there is no such pod or container, or it does not run.
+    pub fn attach(&self, namespace: &str, pod: &str, container: &str, wanted: Wanted) -> Result<Process, Status> {
+        Ok(self.instance(namespace, pod, container)?.attach(wanted))
+    }
+
+    /// A container's log.
+    ///
+    /// # Errors
+    /// If there is no such pod, or the container has no log (yet).
+    pub fn logs(&self, pod: &Object, options: &LogOptions) -> Result<LogReader, Status> {
+        let name = container_name(pod, &options.container)?;
+        let state = self.0.lock();
+        let Some(entry) = state.workers.get(&place(pod)) else {
+            return Err(Status::bad_request(no_log(pod, &name)));
+        };
+        let containers = entry.running.containers.lock().expect("no panic under this lock");
+        let slot = containers.get(&name);
+        let log = match (options.previous, slot) {
+            (true, slot) => match slot.and_then(|slot| {
+                // While it waits to be started again, the run before is the last one.
+                let ended = slot.instance.as_ref().filter(|run| waits(pod, &name) && run.control.ended().is_some());
+                ended.map(|run| run.log.clone()).or_else(|| slot.previous.clone())
+            }) {
+                Some(log) => log,
+                None => {
+                    let message = format!("previous terminated container {name:?} in pod {:?} not found", pod.name());
+                    return Err(Status::bad_request(message));
+                }
+            },
+            (false, Some(Slot { instance: Some(instance), .. })) => instance.log.clone(),
+            (false, _) => return Err(Status::bad_request(no_log(pod, &name))),
+        };
+        Ok(log.read(options, self.0.clock().now()))
+    }
+
+    /// Whether a node is one of this kubelet's.
+    pub fn has_node(&self, name: &str) -> bool {
+        self.0.settings.nodes.iter().any(|node| node == name)
+    }
+
+    fn instance(&self, namespace: &str, pod: &str, container: &str) -> Result<Instance, Status> {
+        let state = self.0.lock();
+        let entry = state.workers.get(&(namespace.to_owned(), pod.to_owned()));
+        let Some(entry) = entry else { return Err(Status::not_found("", "pods", pod)) };
+        let containers = entry.running.containers.lock().expect("no panic under this lock");
+        let found = match container {
+            "" if containers.len() == 1 => containers.values().next(),
+            name => containers.get(name),
+        };
+        let instance = found.and_then(|slot| slot.instance.clone()).filter(|run| run.control.ended().is_none());
+        instance.ok_or_else(|| {
+            Status::internal(format!("unable to upgrade connection: container not found ({container:?})"))
+        })
+    }
+}
+
+use self::worker::Slot;
+
+/// The name of a container of a pod, where `""` means the only one (`pkg/registry/core/pod/strategy.go`,
+/// `validateContainer`).
+///
+/// # Errors
+/// 400 if there is none of that name, or if one must be named.
+pub fn container_name(pod: &Object, name: &str) -> Result<String, Status> {
+    let names = |field: &str| -> Vec<&str> {
+        let list = pod.at(&["spec", field]).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(|container| container.get("name")?.as_str()).collect()
+    };
+    let all = [names("initContainers"), names("containers"), names("ephemeralContainers")].concat();
+    let pod_name = pod.name();
+    if !name.is_empty() {
+        return match all.contains(&name) {
+            true => Ok(name.into()),
+            false => Err(Status::bad_request(format!("container {name} is not valid for pod {pod_name}"))),
+        };
+    }
+    match names("containers").as_slice() {
+        [only] => Ok((*only).into()),
+        [] => Err(Status::bad_request(format!("a container name must be specified for pod {pod_name}"))),
+        _ => {
+            let all = all.join(" ");
+            let message = format!("a container name must be specified for pod {pod_name}, choose one of: [{all}]");
+            Err(Status::bad_request(message))
+        }
+    }
+}
+
+fn container_state<'a>(pod: &'a Object, name: &str) -> Option<&'a Value> {
+    ["containerStatuses", "initContainerStatuses"].into_iter().find_map(|field| {
+        let statuses = pod.at(&["status", field])?.as_array()?;
+        let found = statuses.iter().find(|status| status.get("name").and_then(Value::as_str) == Some(name))?;
+        found.get("state")
+    })
+}
+
+fn waits(pod: &Object, name: &str) -> bool {
+    container_state(pod, name).is_some_and(|state| state.get("waiting").is_some())
+}
+
+/// Why a container has no log: `validateContainerLogStatus` in `pkg/kubelet/kubelet_pods.go`.
+fn no_log(pod: &Object, name: &str) -> String {
+    let pod_name = pod.name();
+    let waiting = container_state(pod, name).and_then(|state| state.get("waiting")?.get("reason")?.as_str());
+    match waiting {
+        Some("ErrImagePull") => {
+            format!("container {name:?} in pod {pod_name:?} is waiting to start: image can't be pulled")
+        }
+        Some("ImagePullBackOff") => {
+            format!("container {name:?} in pod {pod_name:?} is waiting to start: trying and failing to pull image")
+        }
+        Some(reason) => format!("container {name:?} in pod {pod_name:?} is waiting to start: {reason}"),
+        None if container_state(pod, name).is_none() => {
+            format!("container {name:?} in pod {pod_name:?} is not available")
+        }
+        None => format!("container {name:?} in pod {pod_name:?} is waiting to start - no logs yet"),
+    }
+}
+
+/// The address of a node, by its place in the list.
+fn host_ip(at: usize) -> String {
+    let [high, low] = u16::try_from(at + 2).unwrap_or(u16::MAX).to_be_bytes();
+    format!("172.18.{high}.{low}")
+}
+
+impl Inner {
+    fn clock(&self) -> &Clock {
+        self.node_api.clock()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, World> {
+        self.state.lock().expect("no panic under this lock")
+    }
+
+    /// The files of a claim.
+    fn claim_tree(&self, namespace: &str, name: &str) -> Tree {
+        let mut state = self.lock();
+        let claim = state.claims.get(&(namespace.to_owned(), name.to_owned()));
+        let key = claim.map_or_else(|| format!("{namespace}/{name}"), |claim| claim.uid().to_owned());
+        state.trees.entry(key).or_default().clone()
+    }
+
+    /// Whether the claims of a pod are there.
+    fn has_claims(&self, pod: &Object) -> bool {
+        let names = scheduler::claims(pod);
+        let state = self.lock();
+        let namespace = pod.namespace().to_owned();
+        names.into_iter().all(|name| state.claims.contains_key(&(namespace.clone(), name)))
+    }
+
+    /// Follows pods, claims and nodes until the kubelet stops.
+    async fn manage(self: Arc<Self>) {
+        let mut pods = self.node_api.follow(core("pods"));
+        let mut claims = self.volume_api.follow(core("persistentvolumeclaims"));
+        let mut nodes = self.scheduler_api.follow(core("nodes"));
+        // Claims and nodes first: a pod whose claim is not known yet must not be called unschedulable.
+        for change in claims.next().await {
+            self.see_claim(change).await;
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                changes = claims.next() => {
+                    for change in changes {
+                        self.see_claim(change).await;
+                    }
+                    self.schedule_all().await;
+                    self.wake_workers();
+                }
+                changes = nodes.next() => {
+                    for change in changes {
+                        self.see_node(change);
+                    }
+                    self.schedule_all().await;
+                }
+                changes = pods.next() => {
+                    for change in changes {
+                        self.see_pods(change).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn see_node(&self, change: Change) {
+        let mut state = self.lock();
+        match change {
+            Change::All(nodes) => {
+                state.nodes = nodes.into_iter().map(|node| (node.name().to_owned(), node)).collect();
+            }
+            Change::Set(node) => {
+                state.nodes.insert(node.name().to_owned(), node);
+            }
+            Change::Gone(node) => {
+                state.nodes.remove(node.name());
+            }
+        }
+    }
+
+    async fn see_claim(&self, change: Change) {
+        let (seen, gone) = {
+            let mut state = self.lock();
+            match change {
+                Change::All(all) => {
+                    let fresh: BTreeMap<_, _> = all.iter().map(|claim| (place(claim), claim.clone())).collect();
+                    let old = std::mem::replace(&mut state.claims, fresh);
+                    let gone: Vec<_> = old.into_iter().filter(|(key, _)| !state.claims.contains_key(key)).collect();
+                    (all, gone.into_iter().map(|(_, claim)| claim).collect())
+                }
+                Change::Set(claim) => {
+                    state.claims.insert(place(&claim), claim.clone());
+                    (vec![claim], Vec::new())
+                }
+                Change::Gone(claim) => {
+                    state.claims.remove(&place(&claim));
+                    (Vec::new(), vec![claim])
+                }
+            }
+        };
+        for claim in seen {
+            self.tend(&claim).await;
+        }
+        for claim in gone {
+            self.lock().trees.remove(claim.uid());
+            if let RuntimeKind::Real(real) = &self.settings.runtime {
+                real.remove_claim(&claim);
+            }
+            if let Err(error) = volumes::release(&self.volume_api, &claim).await {
+                tracing::warn!(claim = claim.name(), %error, "the claim's volume is not removed");
+            }
+        }
+    }
+
+    async fn tend(&self, claim: &Stored) {
+        let used = {
+            let state = self.lock();
+            let uses = |pod: &Object| {
+                pod.namespace() == claim.namespace()
+                    && !matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed")
+                    && scheduler::claims(pod).iter().any(|name| name == claim.name())
+            };
+            state.workers.values().any(|entry| entry.news.borrow().as_ref().is_some_and(|pod| uses(pod)))
+        };
+        match volumes::tend(&self.volume_api, claim, used).await {
+            Ok(()) => {}
+            // Somebody else was faster; the change that they made comes here too.
+            Err(status) if status.is_conflict() || status.is_not_found() => {}
+            Err(error) => tracing::warn!(claim = claim.name(), %error, "claim not bound"),
+        }
+    }
+
+    /// Lets workers look again at what they wait for.
+    fn wake_workers(&self) {
+        for entry in self.lock().workers.values() {
+            entry.news.send_modify(|_| {});
+        }
+    }
+
+    async fn see_pods(self: &Arc<Self>, change: Change) {
+        match change {
+            Change::All(pods) => {
+                let known: BTreeSet<(String, String)> = pods.iter().map(|pod| place(pod)).collect();
+                let gone: Vec<(String, String)> = {
+                    let state = self.lock();
+                    let all = state.workers.keys().chain(state.waiting.keys());
+                    all.filter(|key| !known.contains(*key)).cloned().collect()
+                };
+                for key in gone {
+                    self.forget(&key).await;
+                }
+                for pod in pods {
+                    self.see_pod(pod).await;
+                }
+            }
+            Change::Set(pod) => self.see_pod(pod).await,
+            Change::Gone(pod) => self.forget(&place(&pod)).await,
+        }
+    }
+
+    async fn forget(&self, key: &(String, String)) {
+        let claims: Vec<Arc<Stored>> = {
+            let mut state = self.lock();
+            state.waiting.remove(key);
+            state.bound.remove(key);
+            let mut last = None;
+            if let Some(entry) = state.workers.remove(key) {
+                last = entry.news.send_replace(None);
+            }
+            let names = last.map(|pod| scheduler::claims(&pod)).unwrap_or_default();
+            names.into_iter().filter_map(|name| state.claims.get(&(key.0.clone(), name)).cloned()).collect()
+        };
+        for claim in claims.iter().filter(|claim| claim.is_deleting()) {
+            self.tend(claim).await;
+        }
+    }
+
+    async fn see_pod(self: &Arc<Self>, pod: Arc<Stored>) {
+        let key = place(&pod);
+        let node = pod.str_at(&["spec", "nodeName"]).to_owned();
+        let finished = matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed");
+        if node.is_empty() {
+            if pod.is_deleting() || finished {
+                self.lock().waiting.remove(&key);
+                return;
+            }
+            let scheduler = pod.str_at(&["spec", "schedulerName"]);
+            if matches!(scheduler, "" | "default-scheduler") {
+                let gated = pod.at(&["spec", "schedulingGates"]).and_then(Value::as_array);
+                if gated.is_none_or(Vec::is_empty) {
+                    self.lock().waiting.insert(key, pod.clone());
+                    self.schedule(&pod).await;
+                }
+            }
+            return;
+        }
+        let worker = {
+            let mut state = self.lock();
+            state.waiting.remove(&key);
+            if finished {
+                state.bound.remove(&key);
+            } else {
+                state.bound.insert(key.clone(), node.clone());
+            }
+            let Some(at) = self.settings.nodes.iter().position(|name| *name == node) else { return };
+            match state.workers.get(&key) {
+                Some(entry) if entry.uid == pod.uid() => {
+                    entry.news.send_replace(Some(pod));
+                    return;
+                }
+                Some(entry) => {
+                    entry.news.send_replace(None); // another pod had the name
+                }
+                None => {}
+            }
+            // What ended before this kubelet began stays as it is, but for its deletion.
+            let (news, receiver) = watch::channel(Some(pod.clone()));
+            let running = Arc::new(Running::default());
+            let entry = Entry { uid: pod.uid().to_owned(), news, running: running.clone() };
+            state.workers.insert(key, entry);
+            drop(state);
+            Worker::new(self.clone(), pod, receiver, running, host_ip(at))
+        };
+        self.tasks.spawn(worker.run());
+    }
+
+    /// Tries all pods that wait for a node.
+    async fn schedule_all(&self) {
+        let waiting: Vec<Arc<Stored>> = self.lock().waiting.values().cloned().collect();
+        for pod in waiting {
+            self.schedule(&pod).await;
+        }
+    }
+
+    async fn schedule(&self, pod: &Arc<Stored>) {
+        let verdict = {
+            let state = self.lock();
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            for node in state.bound.values() {
+                *counts.entry(node).or_default() += 1;
+            }
+            let nodes: Vec<(&Object, usize)> = state
+                .nodes
+                .values()
+                .map(|node| (node.object(), counts.get(node.name()).copied().unwrap_or_default()))
+                .collect();
+            let claim = |name: &str| {
+                let claim = state.claims.get(&(pod.namespace().to_owned(), name.to_owned()))?;
+                (!claim.is_deleting()).then(|| volumes::bound(claim))
+            };
+            if nodes.is_empty() {
+                return; // the nodes are on their way
+            }
+            scheduler::schedule(pod, &nodes, claim)
+        };
+        let result = match verdict {
+            Verdict::Bind(node) => self.bind(pod, &node).await,
+            Verdict::Unschedulable(message) => self.unschedulable(pod, &message).await,
+        };
+        match result {
+            Ok(()) => {}
+            // The pod changed or is gone: the watch brings what it is now.
+            Err(status) if status.is_conflict() || status.is_not_found() => {}
+            Err(error) => tracing::warn!(pod = pod.name(), %error, "pod not scheduled"),
+        }
+    }
+
+    async fn bind(&self, pod: &Stored, node: &str) -> Result<(), Status> {
+        self.scheduler_api.bind(pod, node).await?;
+        {
+            let mut state = self.lock();
+            state.waiting.remove(&place(pod));
+            state.bound.insert(place(pod), node.to_owned());
+        }
+        let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
+        self.scheduler_event(pod, false, "Scheduled", &message, "Binding").await;
+        Ok(())
+    }
+
+    async fn unschedulable(&self, pod: &Stored, message: &str) -> Result<(), Status> {
+        let conditions = pod.at(&["status", "conditions"]).and_then(Value::as_array);
+        let said = conditions.into_iter().flatten().any(|condition| {
+            let text = |field: &str| condition.get(field).and_then(Value::as_str).unwrap_or_default();
+            text("type") == "PodScheduled" && text("reason") == "Unschedulable" && text("message") == message
+        });
+        if said {
+            return Ok(());
+        }
+        let patch = json!({
+            "metadata": { "uid": pod.uid() },
+            "status": { "conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+                "observedGeneration": pod.generation(), "lastProbeTime": null,
+                "lastTransitionTime": time_text(self.clock().now()),
+            }] },
+        });
+        let place = (pod.namespace(), pod.name(), "status");
+        self.scheduler_api.patch(&core("pods"), place, patch).await?;
+        self.scheduler_event(pod, true, "FailedScheduling", message, "Scheduling").await;
+        Ok(())
+    }
+
+    async fn scheduler_event(&self, pod: &Stored, warning: bool, reason: &str, message: &str, action: &str) {
+        if self.settings.events {
+            let happened = Happened { warning, reason, message, field: String::new(), action };
+            self.scheduler_events.write(pod, happened).await;
+        }
+    }
+}

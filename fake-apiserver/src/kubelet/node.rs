@@ -1,0 +1,141 @@
+//! The node that the kubelet pretends to be: its Node object and its lease.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{Api, core, micro, retry_delay};
+use crate::{
+    base::{Gvr, Object, Status},
+    clock::{Clock, time_text},
+};
+
+/// How long a lease lasts, and how often it is renewed (`nodeLeaseDurationSeconds` and a quarter of it).
+const LEASE_SECONDS: u64 = 40;
+const RENEW: Duration = Duration::from_secs(10);
+
+/// The version that the node's kubelet says it has.
+const VERSION: &str = "v1.36.3";
+
+/// The Node object.
+pub(super) fn node(name: &str, address: &str, pod_cidr: &str, now: &str, boot: &str) -> Object {
+    let mut node = Object::new("v1", "Node", "", name);
+    node.metadata_mut().insert(
+        "labels".into(),
+        json!({
+            "beta.kubernetes.io/arch": "amd64", "beta.kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
+            "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
+        }),
+    );
+    node.set("spec", json!({ "podCIDR": pod_cidr, "podCIDRs": [pod_cidr], "providerID": format!("fake://{name}") }));
+    let capacity = json!({
+        "cpu": "64", "memory": "256Gi", "ephemeral-storage": "1Ti", "pods": "65000", "hugepages-1Gi": "0",
+        "hugepages-2Mi": "0",
+    });
+    let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
+        json!({
+            "type": kind, "status": if holds { "True" } else { "False" }, "reason": reason, "message": message,
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        })
+    };
+    node.set(
+        "status",
+        json!({
+            "capacity": capacity,
+            "allocatable": capacity,
+            "addresses": [
+                { "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name },
+            ],
+            "conditions": [
+                condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+                condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+                condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+                condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+            ],
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": 10250 } },
+            "nodeInfo": {
+                "architecture": "amd64", "operatingSystem": "linux", "kernelVersion": "6.12.0-scripted",
+                "osImage": "Scripted Linux", "containerRuntimeVersion": "containerd://2.2.0",
+                "kubeletVersion": VERSION, "kubeProxyVersion": "", "bootID": boot, "machineID": boot.replace('-', ""),
+                "systemUUID": boot,
+            },
+        }),
+    );
+    node
+}
+
+/// Registers the node, and keeps its lease until the token is cancelled.
+pub(super) async fn keep(
+    api: Api,
+    clock: Clock,
+    name: String,
+    address: String,
+    pod_cidr: String,
+    stop: CancellationToken,
+) {
+    let boot = api.ids().uid();
+    let mut failures = 0;
+    loop {
+        let wait = match register(&api, &clock, &name, &address, &pod_cidr, &boot).await {
+            Ok(()) => match renew(&api, &clock, &name).await {
+                Ok(()) => {
+                    failures = 0;
+                    RENEW
+                }
+                Err(error) => {
+                    tracing::debug!(node = name, %error, "lease not renewed");
+                    RENEW
+                }
+            },
+            Err(error) => {
+                tracing::warn!(node = name, %error, "node not registered; trying again");
+                failures += 1;
+                retry_delay(failures)
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = clock.sleep(wait) => {}
+        }
+    }
+}
+
+async fn register(
+    api: &Api,
+    clock: &Clock,
+    name: &str,
+    address: &str,
+    pod_cidr: &str,
+    boot: &str,
+) -> Result<(), Status> {
+    if api.find(&core("nodes"), "", name).await?.is_some() {
+        return Ok(());
+    }
+    let node = node(name, address, pod_cidr, &time_text(clock.now()), boot);
+    let status = node.get("status").cloned().unwrap_or_default();
+    match api.create(&core("nodes"), node).await {
+        Err(status) if !status.is_already_exists() => return Err(status),
+        _ => {}
+    }
+    // As upstream: what create leaves out is written through the subresource.
+    api.patch(&core("nodes"), ("", name, "status"), json!({ "status": status })).await.map(drop)
+}
+
+async fn renew(api: &Api, clock: &Clock, name: &str) -> Result<(), Status> {
+    let leases = Gvr::new("coordination.k8s.io", "v1", "leases");
+    let now = micro(clock.now());
+    if api.find(&leases, "kube-node-lease", name).await?.is_some() {
+        let patch = json!({ "spec": { "renewTime": now } });
+        return api.patch(&leases, ("kube-node-lease", name, ""), patch).await.map(drop);
+    }
+    let Some(node) = api.find(&core("nodes"), "", name).await? else { return Ok(()) };
+    let mut lease = Object::new("coordination.k8s.io/v1", "Lease", "kube-node-lease", name);
+    lease.metadata_mut().insert(
+        "ownerReferences".into(),
+        json!([{ "apiVersion": "v1", "kind": "Node", "name": name, "uid": node.uid() }]),
+    );
+    lease.set("spec", json!({ "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now }));
+    api.create(&leases, lease).await.map(drop)
+}

@@ -1,0 +1,311 @@
+//! What a verb means: the only room that reads and writes objects by Kubernetes' rules. Knows no URLs, headers, sockets or
+//! tasks.
+
+mod builtin;
+mod catalog;
+mod crd;
+mod decode;
+mod delete;
+mod read;
+mod subresource;
+mod write;
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+pub use self::{
+    catalog::{Catalog, Column, Custom, Group, Resource, Scale, Subresource},
+    read::Watcher,
+};
+use crate::{
+    base::{Gvr, Key, Object, Status, Stored, limits},
+    clock::Clock,
+    ids::Ids,
+    store::{Entry, Store},
+};
+
+/// The API of a cluster; clones are handles to the same one.
+#[derive(Clone, Debug)]
+pub struct Registry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<Store>,
+    clock: Clock,
+    ids: Ids,
+    catalog: Mutex<Arc<Catalog>>,
+    customs: Mutex<crd::Customs>,
+}
+
+/// What a request is about.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The resource.
+    pub resource: Arc<Resource>,
+    /// Namespace, `""` for cluster-scoped resources and for all namespaces.
+    pub namespace: String,
+    /// Name, `""` for the collection.
+    pub name: String,
+    /// Subresource, `""` for the object itself.
+    pub subresource: String,
+}
+
+/// Who asks, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The authenticated user.
+    pub user: User,
+    /// Field manager: `?fieldManager=`, else the User-Agent up to its first `/`.
+    pub manager: String,
+    /// `?dryRun=All`: do everything but store.
+    pub dry_run: bool,
+    /// `?fieldValidation=`.
+    pub validation: FieldValidation,
+    /// What the answer warns of.
+    pub warnings: Warnings,
+}
+
+/// An authenticated user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// Name.
+    pub name: String,
+    /// UID, `""` if none.
+    pub uid: String,
+    /// Groups, `system:authenticated` included.
+    pub groups: Vec<String>,
+}
+
+/// What happens to unknown and duplicate fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// They are dropped silently.
+    Ignore,
+    /// They are dropped with a warning; the default.
+    #[default]
+    Warn,
+    /// They are refused.
+    Strict,
+}
+
+/// Warnings of one request, in order, each once; clones share the list.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Adds a warning.
+    pub fn add(&self, text: impl Into<String>) {
+        let (mut list, text) = (self.0.lock().expect("no panic under this lock"), text.into());
+        if !list.contains(&text) {
+            list.push(text);
+        }
+    }
+
+    /// The warnings so far.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().expect("no panic under this lock"))
+    }
+}
+
+/// A parsed request body.
+#[derive(Clone, Debug, Default)]
+pub struct Body {
+    /// The JSON value.
+    pub value: Value,
+    /// Paths of members that stood there twice.
+    pub duplicates: Vec<String>,
+}
+
+impl From<Object> for Body {
+    fn from(object: Object) -> Self {
+        Self { value: object.into_value(), duplicates: Vec::new() }
+    }
+}
+
+/// Options of list and watch, as the query has them; the registry checks them.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    /// `labelSelector`.
+    pub label_selector: String,
+    /// `fieldSelector`.
+    pub field_selector: String,
+    /// `limit`, 0 for no limit.
+    pub limit: i64,
+    /// `continue`.
+    pub continue_token: String,
+    /// `resourceVersion`.
+    pub resource_version: String,
+    /// `resourceVersionMatch`.
+    pub resource_version_match: String,
+    /// `sendInitialEvents`.
+    pub send_initial_events: Option<bool>,
+    /// `allowWatchBookmarks`.
+    pub allow_bookmarks: bool,
+}
+
+/// A list, or a page of one.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// The objects, in the order of their keys.
+    pub items: Vec<Arc<Stored>>,
+    /// `metadata.resourceVersion`.
+    pub revision: u64,
+    /// `metadata.continue`, `""` on the last page.
+    pub continue_token: String,
+    /// `metadata.remainingItemCount`.
+    pub remaining: Option<u64>,
+}
+
+/// What a watch hands out.
+#[derive(Clone, Debug)]
+pub enum WatchEvent {
+    /// An object appeared (or came to match the selector).
+    Added(Arc<Stored>),
+    /// An object changed.
+    Modified(Arc<Stored>),
+    /// An object went (or ceased to match the selector).
+    Deleted(Arc<Stored>),
+    /// Everything up to this revision has been handed out; `true` after the initial events.
+    Bookmark(u64, bool),
+    /// The watch ends with an error.
+    Error(Status),
+}
+
+/// A patch.
+#[derive(Clone, Debug)]
+pub enum Patch {
+    /// `application/json-patch+json`: the operations, checked for their form by the registry.
+    Json(Value),
+    /// `application/merge-patch+json`.
+    Merge(Value),
+    /// `application/strategic-merge-patch+json`.
+    Strategic(Value),
+    /// `application/apply-patch+yaml`; `force` takes fields from other managers.
+    Apply {
+        /// The configuration.
+        body: Body,
+        /// `?force=true`.
+        force: bool,
+    },
+}
+
+/// `DeleteOptions`.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    /// `gracePeriodSeconds`.
+    pub grace_period_seconds: Option<i64>,
+    /// `preconditions.uid`.
+    pub uid: Option<String>,
+    /// `preconditions.resourceVersion`.
+    pub resource_version: Option<String>,
+    /// `propagationPolicy`, as sent.
+    pub propagation: Option<String>,
+    /// `orphanDependents`.
+    pub orphan_dependents: Option<bool>,
+}
+
+/// What a deletion left.
+#[derive(Clone, Debug)]
+pub enum Deleted {
+    /// Nothing: the object is gone; the answer is a Status with its UID.
+    Gone {
+        /// The object as it was last.
+        last: Arc<Stored>,
+    },
+    /// The object, waiting for finalizers or its grace period; the answer shows it.
+    Waiting(Arc<Stored>),
+}
+
+impl Registry {
+    /// An empty cluster's API, serving the built-in kinds.
+    pub fn new(clock: Clock, ids: Ids) -> Self {
+        Self(Arc::new(Inner {
+            store: Arc::new(Store::new(limits::EVENT_LOG)),
+            clock,
+            ids,
+            catalog: Mutex::new(Arc::new(builtin::catalog())),
+            customs: Mutex::default(),
+        }))
+    }
+
+    /// The resources served now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.0.catalog.lock().expect("no panic under this lock").clone()
+    }
+
+    /// The clock that the registry stamps times with.
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Where names and UIDs come from.
+    pub fn ids(&self) -> &Ids {
+        &self.0.ids
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> u64 {
+        self.0.store.revision()
+    }
+
+    /// Forgets all history: older watches and pages get 410 from now on, as after an etcd compaction.
+    pub fn compact(&self) {
+        self.0.store.compact();
+    }
+
+    /// The resources that are stored, once each, in the version they are stored in: what controllers walk.
+    pub fn stored_resources(&self) -> Vec<Arc<Resource>> {
+        let catalog = self.catalog();
+        let mut seen = std::collections::BTreeSet::new();
+        let is_stored = |resource: &Resource| match &resource.custom {
+            Some(custom) => custom.storage_version == resource.gvr.version,
+            None => resource.verbs.iter().any(|verb| verb == "list"),
+        };
+        catalog.all().filter(|resource| is_stored(resource) && seen.insert(resource.bucket.clone())).cloned().collect()
+    }
+
+    /// A target in the served resource of that name.
+    ///
+    /// # Errors
+    /// 404 where no such resource is served.
+    pub fn target(&self, gvr: &Gvr, namespace: &str, name: &str, subresource: &str) -> Result<Target, Status> {
+        let catalog = self.catalog();
+        let resource = catalog.find(&gvr.group, &gvr.version, &gvr.resource).ok_or_else(Status::no_such_resource)?;
+        Ok(Target {
+            resource: resource.clone(),
+            namespace: namespace.into(),
+            name: name.into(),
+            subresource: subresource.into(),
+        })
+    }
+
+    /// An object by bucket, namespace and name: the view that admission gets.
+    fn look(&self, bucket: &str, namespace: &str, name: &str) -> Option<Arc<Stored>> {
+        let key = Key { bucket: bucket.into(), namespace: namespace.into(), name: name.into() };
+        self.0.store.get(&key).1.map(|entry| entry.value)
+    }
+
+    /// What must follow a write: definitions change what is served.
+    fn after_write(&self, resource: &Resource, entry: &Entry, deleted: bool) {
+        if &*resource.bucket == crd::BUCKET {
+            crd::settle(self, &entry.value, deleted);
+        } else if deleted && let Some(custom) = &resource.custom {
+            crd::instance_gone(self, &custom.definition);
+        }
+    }
+}
+
+impl Target {
+    /// The store's key.
+    fn key(&self) -> Key {
+        Key { bucket: self.resource.bucket.clone(), namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    fn not_found(&self) -> Status {
+        Status::not_found(&self.resource.gvr.group, &self.resource.gvr.resource, &self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

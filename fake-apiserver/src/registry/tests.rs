@@ -1,0 +1,318 @@
+//! Stories of objects, told to the registry without HTTP.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Body, Caller, DeleteOptions, Deleted, ListOptions, Patch, Registry, Target, User, WatchEvent, Watcher};
+use crate::{
+    base::{Gvr, Status, Stored},
+    clock::Clock,
+    ids::Ids,
+};
+
+const CRDS: (&str, &str, &str) = ("apiextensions.k8s.io", "v1", "customresourcedefinitions");
+const MAPS: (&str, &str, &str) = ("", "v1", "configmaps");
+const SPACES: (&str, &str, &str) = ("", "v1", "namespaces");
+const WIDGETS: (&str, &str, &str) = ("example.com", "v1", "widgets");
+
+struct World {
+    registry: Registry,
+    caller: Caller,
+}
+
+impl World {
+    async fn new() -> Self {
+        let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+        let user = User { name: "tester".into(), groups: vec!["system:masters".into()], ..User::default() };
+        let caller = Caller { user, manager: "tester".into(), ..Caller::default() };
+        let world = Self { registry: Registry::new(clock, Ids::seeded(1)), caller };
+        world.create(SPACES, "", json!({"metadata": {"name": "demo"}})).await.unwrap();
+        world
+    }
+
+    fn target(&self, resource: (&str, &str, &str), namespace: &str, name: &str, subresource: &str) -> Target {
+        let gvr = Gvr::new(resource.0, resource.1, resource.2);
+        self.registry.target(&gvr, namespace, name, subresource).unwrap()
+    }
+
+    async fn create(&self, resource: (&str, &str, &str), namespace: &str, value: Value) -> Result<Arc<Stored>, Status> {
+        let target = self.target(resource, namespace, "", "");
+        self.registry.create(&target, &self.caller, Body { value, duplicates: vec![] }).await
+    }
+
+    async fn map(&self, name: &str) -> Arc<Stored> {
+        self.create(MAPS, "demo", json!({"metadata": {"name": name}})).await.unwrap()
+    }
+
+    async fn get(&self, resource: (&str, &str, &str), namespace: &str, name: &str) -> Result<Arc<Stored>, Status> {
+        self.registry.get(&self.target(resource, namespace, name, ""), "").await
+    }
+
+    async fn merge(
+        &self,
+        resource: (&str, &str, &str),
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<Arc<Stored>, Status> {
+        let target = self.target(resource, namespace, name, "");
+        Ok(self.registry.patch(&target, &self.caller, Patch::Merge(patch)).await?.0)
+    }
+
+    async fn delete(&self, resource: (&str, &str, &str), namespace: &str, name: &str) -> Result<Deleted, Status> {
+        let target = self.target(resource, namespace, name, "");
+        self.registry.delete(&target, &self.caller, &DeleteOptions::default()).await
+    }
+
+    async fn watch(&self, options: ListOptions) -> Watcher {
+        self.registry.watch(&self.target(MAPS, "demo", "", ""), &options).await.unwrap()
+    }
+}
+
+fn names(items: &[Arc<Stored>]) -> Vec<&str> {
+    items.iter().map(|item| item.name()).collect()
+}
+
+fn widget_definition() -> Value {
+    json!({
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "properties": {
+                        "color": {"type": "string", "default": "red"},
+                        "size": {"type": "integer", "minimum": 1},
+                    }},
+                    "status": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
+                }}},
+            }],
+        },
+    })
+}
+
+fn widget(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn a_write_that_changes_nothing_keeps_the_version() {
+    let world = World::new().await;
+    let first = world.create(MAPS, "demo", json!({"metadata": {"name": "a"}, "data": {"k": "1"}})).await.unwrap();
+    let same = world.merge(MAPS, "demo", "a", json!({"data": {"k": "1"}})).await.unwrap();
+    assert_eq!(same.resource_version(), first.resource_version());
+    let other = world.merge(MAPS, "demo", "a", json!({"data": {"k": "2"}})).await.unwrap();
+    assert_ne!(other.resource_version(), first.resource_version());
+}
+
+#[tokio::test]
+async fn an_update_on_an_old_version_is_a_conflict_and_changes_nothing() {
+    let world = World::new().await;
+    let old = world.map("a").await;
+    world.merge(MAPS, "demo", "a", json!({"data": {"k": "theirs"}})).await.unwrap();
+    let mut mine = old.object().clone();
+    mine.set("data", json!({"k": "mine"}));
+    let target = world.target(MAPS, "demo", "a", "");
+    let error = world.registry.update(&target, &world.caller, mine.into()).await.unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+    assert_eq!(world.get(MAPS, "demo", "a").await.unwrap().str_at(&["data", "k"]), "theirs");
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_the_object_and_stores_nothing() {
+    let world = World::new().await;
+    let before = world.registry.revision();
+    let caller = Caller { dry_run: true, ..world.caller.clone() };
+    let target = world.target(MAPS, "demo", "", "");
+    let body = Body { value: json!({"metadata": {"generateName": "ghost-"}}), duplicates: vec![] };
+    let ghost = world.registry.create(&target, &caller, body).await.unwrap();
+    assert!(ghost.name().starts_with("ghost-") && !ghost.uid().is_empty());
+    assert_eq!(ghost.resource_version(), "");
+    assert_eq!(world.registry.revision(), before);
+}
+
+#[tokio::test]
+async fn an_object_with_finalizers_goes_when_the_last_one_is_taken_away() {
+    let world = World::new().await;
+    world.create(MAPS, "demo", json!({"metadata": {"name": "a", "finalizers": ["x.io/one"]}})).await.unwrap();
+    let Deleted::Waiting(waiting) = world.delete(MAPS, "demo", "a").await.unwrap() else { panic!("it must wait") };
+    assert!(waiting.is_deleting());
+    world.merge(MAPS, "demo", "a", json!({"metadata": {"finalizers": null}})).await.unwrap();
+    assert!(world.get(MAPS, "demo", "a").await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn pages_show_the_state_of_the_first_page_and_end_with_410_after_compaction() {
+    let world = World::new().await;
+    for name in ["a", "b", "c"] {
+        world.map(name).await;
+    }
+    let target = world.target(MAPS, "demo", "", "");
+    let page = |token: String| ListOptions { limit: 2, continue_token: token, ..ListOptions::default() };
+    let first = world.registry.list(&target, &page(String::new())).await.unwrap();
+    assert_eq!((names(&first.items), first.remaining), (vec!["a", "b"], Some(1)));
+    world.map("late").await;
+    world.delete(MAPS, "demo", "c").await.unwrap();
+    let second = world.registry.list(&target, &page(first.continue_token.clone())).await.unwrap();
+    assert_eq!((names(&second.items), second.continue_token.as_str()), (vec!["c"], ""));
+    assert_eq!(second.revision, first.revision);
+
+    world.registry.compact();
+    let error = world.registry.list(&target, &page(first.continue_token)).await.unwrap_err();
+    assert_eq!((error.code, error.reason), (410, "Expired"));
+    assert!(!error.continue_token.is_empty(), "upstream offers a token for an inconsistent rest");
+}
+
+#[tokio::test]
+async fn a_watch_from_before_the_compaction_ends_with_410_in_the_stream() {
+    let world = World::new().await;
+    let old = world.map("a").await;
+    world.map("b").await;
+    world.registry.compact();
+    let version = old.resource_version().to_owned();
+    let mut watch = world.watch(ListOptions { resource_version: version, ..ListOptions::default() }).await;
+    let events = watch.next().await.unwrap();
+    assert!(matches!(&events[..], [WatchEvent::Error(status)] if status.code == 410), "{events:?}");
+    assert!(watch.next().await.is_none(), "and nothing comes after");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_asks_for_bookmarks_gets_one_a_minute() {
+    let world = World::new().await;
+    let revision = world.registry.revision();
+    let options =
+        ListOptions { allow_bookmarks: true, resource_version: revision.to_string(), ..ListOptions::default() };
+    let mut watch = world.watch(options).await;
+    let start = world.registry.clock().now();
+    let events = watch.next().await.unwrap();
+    assert!(matches!(events[..], [WatchEvent::Bookmark(seen, false)] if seen == revision), "{events:?}");
+    assert_eq!(world.registry.clock().now().duration_since(start).as_secs(), 60);
+}
+
+#[tokio::test]
+async fn a_definition_is_served_at_once_and_takes_its_objects_with_it() {
+    let world = World::new().await;
+    world.create(CRDS, "", widget_definition()).await.unwrap();
+    let definition = world.get(CRDS, "", "widgets.example.com").await.unwrap();
+    assert_eq!(definition.at(&["status", "conditions"]).unwrap()[1]["type"], "Established");
+
+    let made = world.create(WIDGETS, "demo", widget("w", json!({"size": 2, "bogus": 1}))).await.unwrap();
+    assert_eq!(made.get("spec"), Some(&json!({"color": "red", "size": 2})), "defaulted and pruned");
+    let error = world.create(WIDGETS, "demo", widget("v", json!({"size": 0}))).await.unwrap_err();
+    assert_eq!(error.code, 422, "{error}");
+
+    world.merge(WIDGETS, "demo", "w", json!({"metadata": {"finalizers": ["x.io/hold"]}})).await.unwrap();
+    world.delete(CRDS, "", "widgets.example.com").await.unwrap();
+    assert!(world.get(WIDGETS, "demo", "w").await.unwrap().is_deleting());
+    let held = world.get(CRDS, "", "widgets.example.com").await.unwrap();
+    assert!(held.is_deleting(), "a definition waits for its last object");
+    world.merge(WIDGETS, "demo", "w", json!({"metadata": {"finalizers": null}})).await.unwrap();
+    assert!(world.get(CRDS, "", "widgets.example.com").await.unwrap_err().is_not_found());
+    assert!(world.registry.target(&Gvr::new("example.com", "v1", "widgets"), "demo", "w", "").is_err());
+}
+
+#[tokio::test]
+async fn generation_counts_changes_of_the_spec_and_status_is_written_by_its_own_door() {
+    let world = World::new().await;
+    world.create(CRDS, "", widget_definition()).await.unwrap();
+    world.create(WIDGETS, "demo", widget("w", json!({"size": 1}))).await.unwrap();
+    let patched =
+        world.merge(WIDGETS, "demo", "w", json!({"spec": {"size": 2}, "status": {"ready": true}})).await.unwrap();
+    assert_eq!((patched.generation(), patched.get("status")), (2, None));
+    let status = world.target(WIDGETS, "demo", "w", "status");
+    let patch = Patch::Merge(json!({"spec": {"size": 9}, "status": {"ready": true}}));
+    let (patched, _) = world.registry.patch(&status, &world.caller, patch).await.unwrap();
+    assert_eq!((patched.generation(), &patched.get("spec").unwrap()["size"]), (2, &json!(2)));
+    assert_eq!(patched.get("status"), Some(&json!({"ready": true})));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create(u8, bool),
+    Label(u8, bool),
+    Delete(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let name = 0_u8..4;
+    let step = prop_oneof![
+        (name.clone(), any::<bool>()).prop_map(|(name, red)| Step::Create(name, red)),
+        (name.clone(), any::<bool>()).prop_map(|(name, red)| Step::Label(name, red)),
+        name.prop_map(Step::Delete),
+    ];
+    prop::collection::vec(step, 1..24)
+}
+
+async fn carry_out(world: &World, step: &Step) {
+    let color = |red: &bool| if *red { "red" } else { "blue" };
+    // What is there already, or not there at all, is refused; that is part of the history.
+    let _ = match step {
+        Step::Create(name, red) => {
+            let labels = json!({"color": color(red)});
+            let metadata = json!({"name": format!("map-{name}"), "labels": labels});
+            world.create(MAPS, "demo", json!({"metadata": metadata})).await.map(|_| ())
+        }
+        Step::Label(name, red) => {
+            let patch = json!({"metadata": {"labels": {"color": color(red)}}});
+            world.merge(MAPS, "demo", &format!("map-{name}"), patch).await.map(|_| ())
+        }
+        Step::Delete(name) => world.delete(MAPS, "demo", &format!("map-{name}")).await.map(|_| ()),
+    };
+}
+
+fn replay(world: &mut BTreeMap<String, String>, events: Vec<WatchEvent>) {
+    for event in events {
+        match event {
+            WatchEvent::Added(object) => {
+                let known = world.insert(object.name().into(), object.resource_version().into());
+                assert_eq!(known, None, "what is added was not there");
+            }
+            WatchEvent::Modified(object) => {
+                let known = world.insert(object.name().into(), object.resource_version().into());
+                assert!(known.is_some(), "what is modified was there");
+            }
+            WatchEvent::Deleted(object) => {
+                assert!(world.remove(object.name()).is_some(), "what is deleted was there");
+            }
+            WatchEvent::Bookmark(..) => {}
+            WatchEvent::Error(status) => panic!("{status}"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_list_and_the_watch_from_its_version_never_disagree(steps in steps(), cut in 0_usize..24, selected: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new().await;
+            let cut = cut.min(steps.len());
+            for step in &steps[..cut] {
+                carry_out(&world, step).await;
+            }
+            let label_selector = if selected { "color=red" } else { "" }.to_owned();
+            let options = ListOptions { label_selector, ..ListOptions::default() };
+            let target = world.target(MAPS, "demo", "", "");
+            let list = world.registry.list(&target, &options).await.unwrap();
+            let versions = |items: &[Arc<Stored>]| -> BTreeMap<String, String> {
+                items.iter().map(|item| (item.name().into(), item.resource_version().into())).collect()
+            };
+            let mut known = versions(&list.items);
+            let from = ListOptions { resource_version: list.revision.to_string(), ..options.clone() };
+            let mut watch = world.registry.watch(&target, &from).await.unwrap();
+            for step in &steps[cut..] {
+                carry_out(&world, step).await;
+                let now = world.registry.list(&target, &options).await.unwrap();
+                let waiting = tokio::time::timeout(std::time::Duration::ZERO, watch.next()).await;
+                replay(&mut known, waiting.ok().flatten().unwrap_or_default());
+                assert_eq!(known, versions(&now.items));
+            }
+        });
+    }
+}

@@ -1,0 +1,582 @@
+//! The write pipeline: decode, record ownership, admit, prepare, validate, commit; retried when somebody else was faster.
+//!
+//! The order of the steps is upstream's (`k8s.io/apiserver/pkg/endpoints/handlers` and `pkg/registry/rest`): it shows in
+//! who owns a field and in which error comes first.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Body, Caller, Patch, Registry, Resource, Target, decode, read::view};
+use crate::{
+    admission::{self, Attributes, Operation},
+    base::{FieldError, Object, Status, Stored, patch, status::go_quote},
+    fields::{self, Writer},
+    kinds,
+    store::{Change, Entry},
+};
+
+/// How often a write without a version of its own is tried again when another one came first.
+const RETRIES: usize = 10;
+
+/// How often a generated name is drawn again when it is taken.
+const NAME_TRIES: usize = 8;
+
+/// Letters of a generated suffix, and the longest prefix that leaves room for them.
+const SUFFIX: usize = 5;
+const LONGEST_PREFIX: usize = 63 - SUFFIX;
+
+/// Kinds that a PUT creates where they are not (upstream's `AllowCreateOnUpdate`).
+const CREATED_BY_UPDATE: &[&str] = &[
+    "endpoints",
+    "endpointslices.discovery.k8s.io",
+    "events",
+    "leases.coordination.k8s.io",
+    "limitranges",
+    "roles.rbac.authorization.k8s.io",
+    "rolebindings.rbac.authorization.k8s.io",
+    "clusterroles.rbac.authorization.k8s.io",
+    "clusterrolebindings.rbac.authorization.k8s.io",
+    "services",
+];
+
+impl Registry {
+    /// Creates an object, or posts to a subresource (`binding`, `eviction`).
+    ///
+    /// # Errors
+    /// 400 for a body that does not fit, 409 for a name that is taken, 422 for wrong fields, 403 from admission.
+    pub async fn create(&self, target: &Target, caller: &Caller, body: Body) -> Result<Arc<Stored>, Status> {
+        if !target.subresource.is_empty() {
+            return self.post_subresource(target, caller, body).await;
+        }
+        let resource = &target.resource;
+        if !resource.serves("", "get") {
+            return self.review(target, caller, body);
+        }
+        let mut object = decode::decode(resource, &self.catalog(), caller, body)?;
+        take_namespace(target, &mut object)?;
+        if !object.resource_version().is_empty() {
+            return Err(Status::unexpected("resourceVersion should not be set on objects to be created"));
+        }
+        for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+            object.metadata_mut().remove(key); // nobody's to set, and so nobody's to own
+        }
+        let writer = self.writer(target, caller, object.api_version().to_owned());
+        fields::track(None, &mut object, resource.schema(), &writer.borrowed());
+        self.await_default_account(target, &object).await;
+        self.insert(target, caller, object)
+    }
+
+    /// Admits, prepares, validates and stores a new object whose ownership is recorded.
+    fn insert(&self, target: &Target, caller: &Caller, mut object: Object) -> Result<Arc<Stored>, Status> {
+        let resource = &target.resource;
+        self.admit(target, Operation::Create, None, &mut object)?;
+        let generated = object.name().is_empty() && !object.generate_name().is_empty();
+        for attempt in 1.. {
+            let mut named = if generated { object.clone() } else { std::mem::take(&mut object) };
+            if generated {
+                let prefix: String = named.generate_name().chars().take(LONGEST_PREFIX).collect();
+                let name = format!("{prefix}{}", self.ids().suffix(SUFFIX));
+                named.metadata_mut().insert("name".into(), name.into());
+            }
+            self.prepare_create(target, &mut named)?;
+            self.validate(target, caller, &named, None)?;
+            let target = Target { name: named.name().into(), ..target.clone() };
+            if caller.dry_run {
+                if self.0.store.get(&target.key()).1.is_some() {
+                    return Err(already_exists(&target));
+                }
+                return Ok(Arc::new(Stored::new(named)));
+            }
+            match self.put(&target, None, named) {
+                Ok(entry) => return Ok(view(resource, &entry.value)),
+                Err(()) if generated && attempt < NAME_TRIES => {}
+                Err(()) => return Err(already_exists(&target)),
+            }
+        }
+        unreachable!("the loop returns at its last try")
+    }
+
+    /// Replaces an object, or its status; `true` if that created it.
+    ///
+    /// # Errors
+    /// As [`Registry::create`]; 404 where there is no such object, 409 for a version that is no longer the newest.
+    pub async fn update(&self, target: &Target, caller: &Caller, body: Body) -> Result<(Arc<Stored>, bool), Status> {
+        let resource = &target.resource;
+        if target.subresource == "scale" {
+            return self.update_scale(target, caller, body).await;
+        }
+        let mut object = decode::decode(resource, &self.catalog(), caller, body)?;
+        take_namespace(target, &mut object)?;
+        check_name(target, &object)?;
+        for _ in 0..RETRIES {
+            let Some(live) = self.0.store.get(&target.key()).1 else {
+                let allowed = target.subresource.is_empty() && CREATED_BY_UPDATE.contains(&&*resource.bucket);
+                if !allowed || !object.resource_version().is_empty() {
+                    return Err(target.not_found());
+                }
+                let writer = self.writer(target, caller, object.api_version().to_owned());
+                let mut object = object.clone();
+                fields::track(None, &mut object, resource.schema(), &writer.borrowed());
+                return self.insert(target, caller, object).map(|stored| (stored, true));
+            };
+            let mut new = object.clone();
+            let shown = view(resource, &live.value);
+            check_preconditions(target, &shown, &new)?;
+            let writer = self.writer(target, caller, new.api_version().to_owned());
+            fields::track(Some(&shown), &mut new, resource.schema(), &writer.borrowed());
+            if let Some(stored) = self.replace(target, caller, &live, new)? {
+                return Ok((stored, false));
+            }
+        }
+        Err(modified(target))
+    }
+
+    /// Patches an object, or its status; `true` if that created it.
+    ///
+    /// # Errors
+    /// As [`Registry::update`]; 422 for a patch that does not fit the object, 409 for fields that another manager owns.
+    pub async fn patch(&self, target: &Target, caller: &Caller, patch: Patch) -> Result<(Arc<Stored>, bool), Status> {
+        if target.subresource == "scale" {
+            return self.patch_scale(target, caller, patch).await;
+        }
+        for _ in 0..RETRIES {
+            let live = self.0.store.get(&target.key()).1;
+            let new = match (&patch, &live) {
+                (Patch::Apply { body, force }, live) => {
+                    self.applied(target, caller, live.as_ref(), body.clone(), *force)?
+                }
+                (Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_), Some(live)) => {
+                    self.patched(target, caller, live, &patch)?
+                }
+                (Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_), None) => return Err(target.not_found()),
+            };
+            let Some(live) = live else {
+                return self.insert(target, caller, new).map(|stored| (stored, true));
+            };
+            if let Some(stored) = self.replace(target, caller, &live, new)? {
+                return Ok((stored, false));
+            }
+        }
+        Err(modified(target))
+    }
+
+    /// What a JSON, merge or strategic merge patch makes of the live object, with ownership recorded.
+    fn patched(&self, target: &Target, caller: &Caller, live: &Entry, patch: &Patch) -> Result<Object, Status> {
+        let resource = &target.resource;
+        let shown = view(resource, &live.value);
+        let before = shown.to_value();
+        let after = match patch {
+            Patch::Json(operations) => {
+                let unknown = patch::unknown_members(operations);
+                let texts = unknown.iter().map(|path| format!("json patch unknown field {}", go_quote(path)));
+                decode::tell(caller, texts.collect()).map_err(|text| {
+                    let shown = operations.to_string().into();
+                    Status::invalid("", "", "", &[FieldError::invalid("patch", &shown, &text)])
+                })?;
+                patch::json(&before, operations)?
+            }
+            Patch::Merge(changes) => {
+                let mut after = before;
+                patch::merge(&mut after, changes)?;
+                after
+            }
+            Patch::Strategic(changes) => fields::strategic(&before, changes, resource.schema())?,
+            Patch::Apply { .. } => unreachable!("applies have their own way"),
+        };
+        let text = after.to_string();
+        let body = Body { value: after, duplicates: Vec::new() };
+        let mut new = decode::decode(resource, &self.catalog(), caller, body).map_err(|error| {
+            // What a patch made is shown, with the reason alone: upstream decodes it without its usual preface.
+            let why = error.message.split_once(&format!("cannot be handled as a {}: ", resource.kind));
+            let why = why.map_or(error.message.as_str(), |(_, why)| why);
+            Status::invalid("", "", "", &[FieldError::invalid("patch", &text.clone().into(), why)])
+        })?;
+        take_namespace(target, &mut new)?;
+        check_name(target, &new)?;
+        let writer = self.writer(target, caller, new.api_version().to_owned());
+        fields::track(Some(&shown), &mut new, resource.schema(), &writer.borrowed());
+        Ok(new)
+    }
+
+    /// What server-side apply makes of the live object (or of nothing).
+    fn applied(
+        &self,
+        target: &Target,
+        caller: &Caller,
+        live: Option<&Entry>,
+        body: Body,
+        force: bool,
+    ) -> Result<Object, Status> {
+        let resource = &target.resource;
+        let applied = decode::applied(caller, body)?;
+        if live.is_none() && !target.subresource.is_empty() {
+            return Err(target.not_found());
+        }
+        let shown = live.map(|live| view(resource, &live.value));
+        let writer = self.writer(target, caller, resource.api_version());
+        let live = shown.as_deref().map(Stored::object);
+        let mut new = fields::apply(live, &applied, resource.schema(), &writer.borrowed(), force)?;
+        take_namespace(target, &mut new)?;
+        check_name(target, &new)?;
+        decode::default(resource, &mut new);
+        Ok(new)
+    }
+
+    /// Carries out an update whose ownership is recorded; `None` where another write came first and the whole is to be
+    /// tried again.
+    pub(super) fn replace(
+        &self,
+        target: &Target,
+        caller: &Caller,
+        live: &Entry,
+        mut new: Object,
+    ) -> Result<Option<Arc<Stored>>, Status> {
+        let resource = &target.resource;
+        let old = view(resource, &live.value);
+        if let Some(text) = Some(new.resource_version()).filter(|text| !text.is_empty()) {
+            let asked: u64 = text.parse().map_err(|_| {
+                Status::unexpected(format!("strconv.ParseUint: parsing {}: invalid syntax", go_quote(text)))
+            })?;
+            if asked != live.revision && asked != 0 {
+                return Err(modified(target));
+            }
+        } else if resource.custom.is_some() || &*resource.bucket == super::crd::BUCKET {
+            let error = FieldError::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
+            return Err(Status::invalid(&resource.gvr.group, &resource.gvr.resource, &target.name, &[error]));
+        }
+        new.metadata_mut().insert("resourceVersion".into(), live.revision.to_string().into());
+        self.admit(target, Operation::Update, Some(&old), &mut new)?;
+        self.prepare_update(target, &mut new, &old);
+        self.validate(target, caller, &new, Some(&old))?;
+        fields::keep_times(&old, &mut new);
+        if new == *old.object() {
+            return Ok(Some(old));
+        }
+        if goes_with_last_finalizer(resource, &new) {
+            if !caller.dry_run && !self.remove(target, live, new.clone()) {
+                return Ok(None);
+            }
+            return Ok(Some(Arc::new(Stored::new(new))));
+        }
+        if caller.dry_run {
+            return Ok(Some(Arc::new(Stored::new(new))));
+        }
+        match self.put(target, Some(live.revision), new) {
+            Ok(entry) => Ok(Some(view(resource, &entry.value))),
+            Err(()) => Ok(None), // a version that the request names is found to be old at the next try
+        }
+    }
+
+    /// Stores an object under the target's key; `Err` where the key's revision is not the expected one.
+    pub(super) fn put(&self, target: &Target, expected: Option<u64>, mut object: Object) -> Result<Entry, ()> {
+        let resource = &target.resource;
+        if let Some(custom) = resource.custom.as_ref().filter(|custom| custom.storage_version != resource.gvr.version) {
+            object.set("apiVersion", crate::base::names::api_version(&resource.gvr.group, &custom.storage_version));
+        }
+        let stamp = move |revision: u64| {
+            object.metadata_mut().insert("resourceVersion".into(), revision.to_string().into());
+            Stored::new(object)
+        };
+        let entry = self.0.store.commit(&target.key(), expected, Change::Put(Box::new(stamp))).map_err(|_| ())?;
+        self.after_write(resource, &entry, false);
+        Ok(entry)
+    }
+
+    /// Removes an object; `last` is what its watchers see. `false` where another write came first.
+    pub(super) fn remove(&self, target: &Target, live: &Entry, last: Object) -> bool {
+        let stamp = move |revision: u64| {
+            let mut last = last;
+            last.metadata_mut().insert("resourceVersion".into(), revision.to_string().into());
+            Stored::new(last)
+        };
+        match self.0.store.commit(&target.key(), Some(live.revision), Change::Delete(Box::new(stamp))) {
+            Ok(entry) => {
+                self.after_write(&target.resource, &entry, true);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The default service account of a new namespace may be a moment late: a pod that needs it waits. Upstream's admission
+    /// looks ten times, 100 to 200 ms apart (`getServiceAccount` in plugin/pkg/admission/serviceaccount).
+    async fn await_default_account(&self, target: &Target, object: &Object) {
+        let gvr = &target.resource.gvr;
+        if !gvr.group.is_empty() || gvr.resource != "pods" || !target.subresource.is_empty() {
+            return;
+        }
+        let (namespace, account) = (target.namespace.as_str(), object.str_at(&["spec", "serviceAccountName"]));
+        if !matches!(account, "" | "default") || self.look("namespaces", "", namespace).is_none() {
+            return;
+        }
+        for _ in 0..9 {
+            if self.look("serviceaccounts", namespace, "default").is_some() {
+                return;
+            }
+            self.clock().sleep(std::time::Duration::from_millis(150)).await;
+        }
+    }
+
+    fn admit(
+        &self,
+        target: &Target,
+        operation: Operation,
+        old: Option<&Object>,
+        object: &mut Object,
+    ) -> Result<(), Status> {
+        let name = object.name().to_owned();
+        let attributes = Attributes {
+            operation,
+            group: &target.resource.gvr.group,
+            resource: &target.resource.gvr.resource,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &name,
+            old,
+        };
+        let view = |bucket: &str, namespace: &str, name: &str| self.look(bucket, namespace, name);
+        admission::admit(&attributes, object, &view, self.ids())
+    }
+
+    /// What the server, not the client, says of a new object (`rest.BeforeCreate`).
+    fn prepare_create(&self, target: &Target, object: &mut Object) -> Result<(), Status> {
+        let resource = &target.resource;
+        let (now, uid) = (self.clock().now_text(), self.ids().uid());
+        let metadata = object.metadata_mut();
+        metadata.insert("creationTimestamp".into(), now.into());
+        metadata.insert("uid".into(), uid.into());
+        if resource.custom.is_some() {
+            metadata.insert("generation".into(), 1.into());
+            if resource.has_status() {
+                object.remove("status");
+            }
+            return Ok(());
+        }
+        let rules = kinds::rules(&resource.gvr.group, &resource.kind);
+        (rules.prepare_create)(object);
+        if rules.generation {
+            object.metadata_mut().insert("generation".into(), 1.into());
+        }
+        self.allocate(resource, object)
+    }
+
+    /// What the server, not the client, says of a changed object (`rest.BeforeUpdate`).
+    fn prepare_update(&self, target: &Target, new: &mut Object, old: &Object) {
+        let resource = &target.resource;
+        let kept = ["generation", "creationTimestamp", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"];
+        for key in kept {
+            match old.metadata().and_then(|metadata| metadata.get(key)) {
+                Some(value) => new.metadata_mut().insert(key.into(), value.clone()),
+                None => new.metadata_mut().remove(key),
+            };
+        }
+        if new.uid().is_empty() {
+            new.metadata_mut().insert("uid".into(), old.uid().into());
+        }
+        if target.subresource == "finalize" {
+            take_finalizers(new, old);
+            return;
+        }
+        let counts = if resource.custom.is_some() {
+            prepare_custom_update(resource, &target.subresource, new, old);
+            true
+        } else {
+            let rules = kinds::rules(&resource.gvr.group, &resource.kind);
+            (rules.prepare_update)(new, old, &target.subresource);
+            rules.generation
+        };
+        if counts && ["", "ephemeralcontainers", "resize", "scale"].contains(&target.subresource.as_str()) {
+            let same = spec_equal(resource, new, old);
+            if !same {
+                new.metadata_mut().insert("generation".into(), (old.generation() + 1).into());
+            }
+        }
+    }
+
+    fn validate(&self, target: &Target, caller: &Caller, new: &Object, old: Option<&Object>) -> Result<(), Status> {
+        let resource = &target.resource;
+        let rules = kinds::rules(&resource.gvr.group, &resource.kind);
+        let mut errors = match old {
+            None => kinds::validate_create(rules, new, resource.namespaced),
+            Some(old) => kinds::validate_update(rules, new, old, resource.namespaced, &target.subresource),
+        };
+        if resource.custom.is_some() {
+            let old = old.map(Object::to_value);
+            errors.extend(resource.schema().validate(&new.to_value(), old.as_ref()));
+        }
+        if !errors.is_empty() {
+            return Err(Status::invalid(&resource.gvr.group, &resource.kind, new.name(), &errors));
+        }
+        for warning in (rules.warnings)(new, old) {
+            caller.warnings.add(warning);
+        }
+        Ok(())
+    }
+
+    pub(super) fn writer(&self, target: &Target, caller: &Caller, api_version: String) -> OwnedWriter {
+        OwnedWriter {
+            manager: caller.manager.clone(),
+            api_version,
+            subresource: target.subresource.clone(),
+            reset: reset_paths(&target.resource, &target.subresource),
+            now: self.clock().now(),
+        }
+    }
+}
+
+/// A [`Writer`] that owns its texts.
+pub(super) struct OwnedWriter {
+    manager: String,
+    api_version: String,
+    subresource: String,
+    reset: &'static [&'static [&'static str]],
+    now: jiff::Timestamp,
+}
+
+impl OwnedWriter {
+    pub(super) fn borrowed(&self) -> Writer<'_> {
+        Writer {
+            manager: &self.manager,
+            api_version: &self.api_version,
+            subresource: &self.subresource,
+            reset: self.reset,
+            now: self.now,
+        }
+    }
+}
+
+/// What a door does not write, and so gives no ownership of (upstream's `GetResetFields`).
+fn reset_paths(resource: &Resource, subresource: &str) -> &'static [&'static [&'static str]] {
+    match (subresource, resource.custom.is_some()) {
+        ("status", true) => &[&["spec"], &["metadata"]],
+        ("status", false) => match resource.kind.as_str() {
+            "Pod" => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
+            "Namespace" | "Node" | "Service" | "PersistentVolume" | "PersistentVolumeClaim" => &[&["spec"]],
+            "CustomResourceDefinition" => &[&["spec"], &["metadata"]],
+            _ => &[&["spec"], &["metadata", "labels"]],
+        },
+        _ if resource.has_status() => &[&["status"]],
+        _ => &[],
+    }
+}
+
+/// A custom object's status is written only through its own door, and the rest only through the main one.
+fn prepare_custom_update(resource: &Resource, subresource: &str, new: &mut Object, old: &Object) {
+    if !resource.has_status() {
+        return;
+    }
+    if subresource == "status" {
+        let managed = new.metadata().and_then(|metadata| metadata.get("managedFields")).cloned();
+        let (status, version) = (new.remove("status"), new.resource_version().to_owned());
+        *new = old.clone();
+        match status {
+            Some(status) => new.set("status", status),
+            None => {
+                new.remove("status");
+            }
+        }
+        match managed {
+            Some(managed) => new.metadata_mut().insert("managedFields".into(), managed),
+            None => new.metadata_mut().remove("managedFields"),
+        };
+        new.metadata_mut().insert("resourceVersion".into(), version.into());
+    } else {
+        match old.get("status") {
+            Some(status) => new.set("status", status.clone()),
+            None => {
+                new.remove("status");
+            }
+        }
+    }
+}
+
+/// The `finalize` door of a namespace writes its spec's finalizers and nothing else.
+fn take_finalizers(new: &mut Object, old: &Object) {
+    let finalizers = new.at(&["spec", "finalizers"]).cloned();
+    let managed = new.metadata().and_then(|metadata| metadata.get("managedFields")).cloned();
+    *new = old.clone();
+    match finalizers {
+        Some(finalizers) => new.set_at(&["spec", "finalizers"], finalizers),
+        None => {
+            new.remove_at(&["spec", "finalizers"]);
+        }
+    }
+    if let Some(managed) = managed {
+        new.metadata_mut().insert("managedFields".into(), managed);
+    }
+}
+
+/// Whether an update leaves everything that counts for `metadata.generation` as it is.
+fn spec_equal<'a>(resource: &Resource, new: &'a Object, old: &'a Object) -> bool {
+    let ignores_status = resource.has_status() || resource.custom.is_none();
+    let counts = |key: &str| key != "metadata" && !(ignores_status && key == "status");
+    let members = |object: &'a Object| object.as_map().iter().filter(|(key, _)| counts(key));
+    members(new).eq(members(old))
+}
+
+/// Whether this update takes the last thing away that a deletion waits for.
+fn goes_with_last_finalizer(resource: &Resource, new: &Object) -> bool {
+    let grace = new.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0);
+    let spec_finalizers = new.at(&["spec", "finalizers"]).and_then(Value::as_array).is_none_or(Vec::is_empty);
+    let namespace = &*resource.bucket == "namespaces";
+    new.is_deleting() && new.finalizers().is_empty() && grace == 0 && (!namespace || spec_finalizers)
+}
+
+fn check_preconditions(target: &Target, old: &Object, new: &Object) -> Result<(), Status> {
+    let (wanted, actual) = (new.uid(), old.uid());
+    if wanted.is_empty() || wanted == actual {
+        return Ok(());
+    }
+    let Target { resource, namespace, name, .. } = target;
+    let prefix = if resource.custom.is_some() {
+        format!("{}/{}", resource.gvr.group, resource.gvr.resource)
+    } else {
+        resource.gvr.resource.clone()
+    };
+    let place = if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") };
+    let why = format!(
+        "StorageError: invalid object, Code: 4, Key: /registry/{prefix}/{place}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}"
+    );
+    Err(Status::conflict(&resource.gvr.group, &resource.gvr.resource, name, &why))
+}
+
+/// An object lives in the namespace of its path.
+pub(super) fn take_namespace(target: &Target, object: &mut Object) -> Result<(), Status> {
+    if !target.resource.namespaced {
+        if object.namespace().is_empty() {
+            return Ok(());
+        }
+    } else if object.namespace().is_empty() {
+        object.metadata_mut().insert("namespace".into(), target.namespace.clone().into());
+    }
+    if object.namespace() != target.namespace {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(message));
+    }
+    Ok(())
+}
+
+fn check_name(target: &Target, object: &Object) -> Result<(), Status> {
+    let (given, wanted) = (object.name(), &target.name);
+    if given.is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if given != wanted {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({wanted})"
+        )));
+    }
+    Ok(())
+}
+
+fn already_exists(target: &Target) -> Status {
+    Status::already_exists(&target.resource.gvr.group, &target.resource.gvr.resource, &target.name)
+}
+
+pub(super) fn modified(target: &Target) -> Status {
+    Status::modified(&target.resource.gvr.group, &target.resource.gvr.resource, &target.name)
+}

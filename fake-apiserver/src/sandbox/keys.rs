@@ -1,0 +1,84 @@
+//! Names that the controllers share: resources, labels, annotations, and the hash in their values.
+
+use crate::base::Gvr;
+
+/// Group of the Sandbox kind.
+pub(super) const GROUP: &str = "agents.x-k8s.io";
+/// Group of claims, pools and templates.
+pub(super) const EXTENSIONS_GROUP: &str = "extensions.agents.x-k8s.io";
+/// `apiVersion` of a Sandbox.
+pub(super) const API_VERSION: &str = "agents.x-k8s.io/v1beta1";
+
+/// Label: the hash of the Sandbox's name, on its pod, service and claims.
+pub(super) const NAME_HASH: &str = "agents.x-k8s.io/sandbox-name-hash";
+/// Label of operators on what a Sandbox may adopt.
+pub(super) const ADOPTABLE: &str = "agents.x-k8s.io/adoptable";
+/// Label: which client made a Sandbox.
+pub(super) const CREATED_BY: &str = "agents.x-k8s.io/created-by";
+/// Label: the hash of the pool that a Sandbox is a member of.
+pub(super) const WARM_POOL: &str = "agents.x-k8s.io/warm-pool-sandbox";
+/// Label: the hash of the template that a Sandbox was made from.
+pub(super) const TEMPLATE_REF_HASH: &str = "agents.x-k8s.io/sandbox-template-ref-hash";
+/// Annotation: the name of a Sandbox's pod.
+pub(super) const POD_NAME: &str = "agents.x-k8s.io/pod-name";
+/// Annotation of a pod: the labels that came from the template.
+pub(super) const PROPAGATED_LABELS: &str = "agents.x-k8s.io/propagated-labels";
+/// Annotation of a pod: the annotations that came from the template.
+pub(super) const PROPAGATED_ANNOTATIONS: &str = "agents.x-k8s.io/propagated-annotations";
+/// Annotation with tracing headers; never copied to a pod.
+pub(super) const TRACE_CONTEXT: &str = "opentelemetry.io/trace-context";
+
+pub(super) fn sandboxes() -> Gvr {
+    Gvr::new(GROUP, "v1beta1", "sandboxes")
+}
+
+pub(super) fn pods() -> Gvr {
+    Gvr::new("", "v1", "pods")
+}
+
+pub(super) fn services() -> Gvr {
+    Gvr::new("", "v1", "services")
+}
+
+pub(super) fn volume_claims() -> Gvr {
+    Gvr::new("", "v1", "persistentvolumeclaims")
+}
+
+/// The hash that stands in labels for a name: FNV-1a of 32 bits, as eight hexadecimal digits.
+pub fn name_hash(name: &str) -> String {
+    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    format!("{:08x}", name.bytes().fold(0x811c_9dc5, step))
+}
+
+/// Whether a key of a pod template is the controllers' own and never reaches a pod.
+pub(super) fn is_reserved(key: &str) -> bool {
+    [GROUP, EXTENSIONS_GROUP].iter().any(|group| key.strip_prefix(group).is_some_and(|rest| rest.starts_with('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("", "811c9dc5")]
+    #[case("a", "e40c292c")]
+    #[case("foobar", "bf9cf968")]
+    #[case("my-sandbox", "374de8f5")]
+    #[case("test-warmpool", "abdcc27b")]
+    #[case("sb", "3551ffa0")]
+    fn names_hash_as_fnv_1a(#[case] name: &str, #[case] hash: &str) {
+        assert_eq!(name_hash(name), hash);
+    }
+
+    #[rstest]
+    #[case("agents.x-k8s.io/mine", true)]
+    #[case("extensions.agents.x-k8s.io/mine", true)]
+    #[case("foo.agents.x-k8s.io/mine", false)]
+    #[case("agents.x-k8s.io", false)]
+    #[case("app", false)]
+    fn the_controllers_prefixes_are_reserved(#[case] key: &str, #[case] reserved: bool) {
+        assert_eq!(is_reserved(key), reserved);
+    }
+}

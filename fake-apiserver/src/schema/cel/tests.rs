@@ -1,0 +1,178 @@
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::schema::Schema;
+
+fn compile(spec: &Value) -> Result<Schema, Vec<String>> {
+    let schema = json!({"type": "object", "properties": {"spec": spec}});
+    Schema::structural(&schema, "s").map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+fn errors(spec: &Value, new: Value, old: Option<Value>) -> Vec<String> {
+    let schema = compile(spec).expect("the schema is structural");
+    let object = |spec: Value| json!({"apiVersion": "g/v1", "kind": "Cel", "metadata": {"name": "c"}, "spec": spec});
+    let errors = schema.validate(&object(new), old.map(object).as_ref());
+    errors.iter().map(ToString::to_string).collect()
+}
+
+fn text(rule: &str) -> Value {
+    json!({"type": "string", "maxLength": 80, "x-kubernetes-validations": [{"rule": rule}]})
+}
+
+#[rstest]
+#[case(text("self.lowerAscii() == self"), json!("abc"), json!("aBc"))]
+#[case(text("self == 'ok' ? true : (self.size() > 3 && self != 'none')"), json!("yess"), json!("none"))]
+#[case(text("isCIDR(self) && cidr(self).containsIP('10.1.2.3')"), json!("10.1.2.3/32"), json!("11.0.0.0/8"))]
+#[case(text("self.matches('^[a-c]+[0-9]{2}$')"), json!("ab12"), json!("abc123"))]
+#[case(text("isSemver(self) && semver(self).isGreaterThan(semver('1.2.3'))"), json!("2.0.0-rc.1"), json!("1.2.3"))]
+#[case(text("isIP(self) && ip(self).family() == 4"), json!("10.0.0.1"), json!("::1"))]
+#[case(text("isURL(self) && url(self).getHostname() == 'example.com' && url(self).getPort() == '8080'"),
+    json!("http://example.com:8080/x"), json!("http://example.com"))]
+#[case(text("self.find('[0-9]+') == '42' && self.findAll('[0-9]').size() == 2"), json!("a42b"), json!("4x2"))]
+#[case(text("self.contains('x') || self.indexOf('y') == 1"), json!("ay"), json!("ya"))]
+#[case(text("'%s-%d'.format([self, 3]) == 'a-3'"), json!("a"), json!("b"))]
+#[case(text("quantity(self).isLessThan(quantity('10Gi'))"), json!("9Gi"), json!("11Gi"))]
+#[case(text("!format.dns1123Label().validate(self).hasValue()"), json!("a-b"), json!("A_b"))]
+#[case(text("sets.contains(self.split(','), ['a', 'b'])"), json!("b,c,a"), json!("a,c"))]
+#[case(text("self.split(',').map(x, int(x)).sum() == 6"), json!("1,2,3"), json!("1,2"))]
+#[case(text("self.split(',').isSorted() && self.split(',').exists_one(x, x == 'a')"), json!("a,b"), json!("b,a"))]
+#[case(text("ip(self).isLoopback() && string(ip(self)) == self"), json!("127.0.0.1"), json!("10.0.0.1"))]
+#[case(text("timestamp(self).getFullYear() == 2024"), json!("2024-01-01T00:00:00Z"), json!("2023-01-01T00:00:00Z"))]
+#[case(text("optional.of(self).optMap(x, x.size() > 2).orValue(false)"), json!("abc"), json!("ab"))]
+#[case(text("quantity(self).add(quantity('1Gi')).compareTo(quantity('2Gi')) == 0 && quantity(self).isInteger()"),
+    json!("1Gi"), json!("2Gi"))]
+#[case(text("duration(self) > duration('1h')"), json!("61m"), json!("59m"))]
+#[case(json!({"type": "integer", "x-kubernetes-validations": [{"rule": "string(self).size() == 3"}]}), json!(-12), json!(12))]
+#[case(json!({"type": "number", "x-kubernetes-validations": [{"rule": "self > 0.5 && self <= 1.5"}]}), json!(1), json!(2))]
+#[case(json!({"x-kubernetes-int-or-string": true, "x-kubernetes-validations": [{"rule": "type(self) == int ? self > 5 : self == 'five'"}]}),
+    json!("five"), json!(5))]
+fn rules_decide_over_scalars(#[case] spec: Value, #[case] good: Value, #[case] bad: Value) {
+    assert_eq!(errors(&spec, good, None), [""; 0]);
+    let rule = spec["x-kubernetes-validations"][0]["rule"].as_str().unwrap_or_default();
+    assert_eq!(errors(&spec, bad.clone(), None), [format!("spec: Invalid value: {bad}: failed rule: {rule}")]);
+}
+
+#[rstest]
+#[case(json!({"type": "array", "maxItems": 10, "items": {"type": "integer"},
+    "x-kubernetes-validations": [{"rule": "self.filter(x, x > 2).map(x, x * 2).size() == 2", "message": "m"}]}), json!([3, 4]), json!([1, 3]))]
+#[case(json!({"type": "array", "maxItems": 10, "items": {"type": "string"},
+    "x-kubernetes-validations": [{"rule": "self.indexOf('b') == 1 && self.lastIndexOf('b') == 2", "message": "m"}]}),
+    json!(["a", "b", "b"]), json!(["b"]))]
+#[case(json!({"type": "object", "additionalProperties": {"type": "integer"},
+    "x-kubernetes-validations": [{"rule": "'a' in self && (!('b' in self) || self.b > self.a)", "message": "m"}]}),
+    json!({"a": 1}), json!({"a": 1, "b": 0}))]
+#[case(json!({"type": "object", "additionalProperties": {"type": "integer"},
+    "x-kubernetes-validations": [{"rule": "self.all(k, k.startsWith('a') && self[k] > 0)", "message": "m"}]}),
+    json!({"a": 1}), json!({"ab": 0}))]
+#[case(json!({"type": "object", "properties": {"f": {"type": "integer"}},
+    "x-kubernetes-validations": [{"rule": "self.?f.orValue(5) > 3", "message": "m"}]}), json!({}), json!({"f": 1}))]
+#[case(json!({"type": "object", "properties": {"my_field": {"type": "string"}, "a-b": {"type": "integer"}, "namespace": {"type": "string"}},
+    "x-kubernetes-validations": [{"rule": "(!has(self.my_field) || self.my_field == 'x') && (!has(self.a__dash__b) || self.a__dash__b > 0) && (!has(self.__namespace__) || self.__namespace__ != 'kube')", "message": "m"}]}),
+    json!({"a-b": 1, "my_field": "x"}), json!({"namespace": "kube"}))]
+#[case(json!({"type": "object", "properties": {"min": {"type": "integer"}, "max": {"type": "integer"}},
+    "x-kubernetes-validations": [{"rule": "!has(self.min) || !has(self.max) || self.min <= self.max", "messageExpression": "'m'"}]}),
+    json!({"min": 1, "max": 2}), json!({"min": 3, "max": 2}))]
+fn rules_decide_over_lists_and_maps(#[case] spec: Value, #[case] good: Value, #[case] bad: Value) {
+    assert_eq!(errors(&spec, good, None), [""; 0]);
+    assert_eq!(errors(&spec, bad, None), ["spec: Invalid value: m"]);
+}
+
+#[test]
+fn a_rule_that_fails_to_run_tells_why() {
+    let spec = json!({"type": "string", "maxLength": 80,
+        "x-kubernetes-validations": [{"rule": "duration(self) > duration('1h')", "messageExpression": "'refused'"}]});
+    let text = "spec: Invalid value: \"string\": type conversion error from 'string' to 'google.protobuf.Duration' evaluating \
+                rule: duration(self) > duration('1h')";
+    assert_eq!(errors(&spec, json!("x"), None), [text]);
+}
+
+#[test]
+fn what_may_not_change_is_checked_on_updates_only() {
+    let rule = "has(self.v) == has(oldSelf.v) && (!has(self.v) || self.v == oldSelf.v)";
+    let spec = json!({"type": "object", "properties": {"v": {"type": "array", "items": {"type": "object", "properties":
+        {"a": {"type": "string"}}}}, "n": {"type": "integer"}},
+        "x-kubernetes-validations": [{"rule": rule, "message": "v is immutable"}]});
+    let with = |a: &str, n: i64| json!({"v": [{"a": a}], "n": n});
+    assert_eq!(errors(&spec, with("x", 1), None), [""; 0]);
+    assert_eq!(errors(&spec, with("x", 2), Some(with("x", 1))), [""; 0]);
+    assert_eq!(errors(&spec, with("y", 1), Some(with("x", 1))), ["spec: Invalid value: v is immutable"]);
+    assert_eq!(errors(&spec, json!({}), Some(with("x", 1))), ["spec: Invalid value: v is immutable"]);
+}
+
+#[test]
+fn items_of_a_map_list_know_their_old_selves() {
+    let spec = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+        "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"},
+            "v": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf", "message": "may not shrink"}]}}}});
+    let old = json!([{"k": "a", "v": 1}, {"k": "b", "v": 5}]);
+    assert_eq!(errors(&spec, json!([{"k": "b", "v": 5}, {"k": "c", "v": 0}]), Some(old.clone())), [""; 0]);
+    let text = "spec[0].v: Invalid value: 4: may not shrink";
+    assert_eq!(errors(&spec, json!([{"k": "b", "v": 4}]), Some(old)), [text]);
+}
+
+#[test]
+fn an_optional_old_self_is_there_on_create() {
+    let spec = json!({"type": "integer", "x-kubernetes-validations":
+        [{"rule": "oldSelf.hasValue() || self == 1", "optionalOldSelf": true, "message": "starts at 1"}]});
+    assert_eq!(errors(&spec, json!(1), None), [""; 0]);
+    assert_eq!(errors(&spec, json!(2), None), ["spec: Invalid value: 2: starts at 1"]);
+    assert_eq!(errors(&spec, json!(2), Some(json!(1))), [""; 0]);
+}
+
+#[test]
+fn an_unchanged_value_keeps_breaking_its_rule() {
+    let spec = json!({"type": "object", "properties": {"a": {"type": "integer", "x-kubernetes-validations": [{"rule": "self > 5"}]},
+        "b": {"type": "integer"}}});
+    assert_eq!(errors(&spec, json!({"a": 1, "b": 2}), Some(json!({"a": 1, "b": 1}))), [""; 0]);
+    assert_eq!(
+        errors(&spec, json!({"a": 2}), Some(json!({"a": 1}))),
+        ["spec.a: Invalid value: 2: failed rule: self > 5"]
+    );
+}
+
+#[test]
+fn an_invalid_object_runs_no_rules() {
+    let spec = json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}},
+        "x-kubernetes-validations": [{"rule": "self.a > 1"}]});
+    let texts = errors(&spec, json!({}), None);
+    assert_eq!(texts.len(), 2);
+    assert_eq!(texts[0], "spec.a: Required value");
+    assert!(texts[1].starts_with("<nil>: Invalid value: null: some validation rules were not checked"));
+}
+
+#[test]
+fn reason_and_field_path_shape_the_error() {
+    let spec = json!({"type": "object", "properties": {"max": {"type": "integer"}}, "x-kubernetes-validations": [
+        {"rule": "self.max < 100", "messageExpression": "'max was ' + string(self.max)", "fieldPath": ".max"},
+        {"rule": "self.max < 10", "message": "m", "reason": "FieldValueForbidden"}]});
+    assert_eq!(
+        errors(&spec, json!({"max": 200}), None),
+        ["spec.max: Invalid value: max was 200", "spec: Forbidden: m"]
+    );
+}
+
+fn shown(rule: &str) -> String {
+    let rule = rule.replace('>', "\\u003e");
+    format!(
+        "{{\"Rule\":\"{rule}\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}}"
+    )
+}
+
+#[rstest]
+#[case(json!({"type": "object"}), "self.nope > 1",
+    "compilation failed: ERROR: <input>:1:5: undefined field 'nope'\n | self.nope > 1\n | ....^")]
+#[case(json!({"type": "string"}), "self.size()", "cel expression must evaluate to a bool")]
+#[case(json!({"type": "string"}), "self.reverse() == self",
+    "compilation failed: ERROR: <input>:1:13: found no matching overload for 'reverse' applied to 'string.()'\n | self.reverse() == self\n | ............^")]
+#[case(json!({"type": "string"}), "base64.decode(self) == b'hi'",
+    "compilation failed: ERROR: <input>:1:1: undeclared reference to 'base64' (in container '')\n | base64.decode(self) == b'hi'\n | ^\nERROR: <input>:1:14: undeclared reference to 'decode' (in container '')\n | base64.decode(self) == b'hi'\n | .............^")]
+#[case(json!({"type": "string"}), "self.",
+    "compilation failed: ERROR: <input>:1:6: Syntax error: no viable alternative at input '.'\n | self.\n | .....^")]
+#[case(json!({"type": "integer"}), "self == 'a'",
+    "compilation failed: ERROR: <input>:1:6: found no matching overload for '_==_' applied to '(int, string)'\n | self == 'a'\n | .....^")]
+fn rules_that_cannot_work_are_refused(#[case] mut spec: Value, #[case] rule: &str, #[case] detail: &str) {
+    spec["x-kubernetes-validations"] = json!([{"rule": rule}]);
+    let field = "s.properties[spec].x-kubernetes-validations[0].rule";
+    let errors = compile(&spec).expect_err("the rule is refused");
+    assert_eq!(errors, [format!("{field}: Invalid value: {}: {detail}", shown(rule))]);
+}

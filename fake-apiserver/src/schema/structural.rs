@@ -1,0 +1,202 @@
+//! Compiling a CustomResourceDefinition's `openAPIV3Schema`, and refusing what is not structural.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{Checks, Has, ListType, Node, Schema, Type, cel, default, formats, prune, validate};
+use crate::base::FieldError;
+
+mod rules;
+
+pub(super) use rules::field_path;
+
+/// Compiles a schema.
+pub(super) fn compile(openapi: &Value, path: &str) -> Result<Schema, Vec<FieldError>> {
+    let nothing = Map::new();
+    let source = openapi.as_object().unwrap_or(&nothing);
+    let mut errors = rules::openapi(source, path);
+    if errors.is_empty() {
+        errors = rules::structural(source, path);
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let mut root = node(source);
+    root.embedded = false;
+    errors = check_defaults(&root, source, path, true);
+    complete_defaults(&mut root);
+    let mut root = Arc::new(root);
+    if errors.is_empty() {
+        errors = cel::compile(&mut root, source, path);
+    }
+    if errors.is_empty() { Ok(Schema { root, builtin: false }) } else { Err(errors) }
+}
+
+fn text<'a>(source: &'a Map<String, Value>, key: &str) -> &'a str {
+    source.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn flag(source: &Map<String, Value>, key: &str) -> bool {
+    source.get(key).and_then(Value::as_bool).unwrap_or_default()
+}
+
+fn strings(source: &Map<String, Value>, key: &str) -> Vec<String> {
+    let list = source.get(key).and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn node(source: &Map<String, Value>) -> Node {
+    let map_of = |value: &Value| value.as_object().map(|source| Arc::new(node(source)));
+    let mut out = Node {
+        kind: Type::parse(text(source, "type")),
+        format: text(source, "format").to_owned(),
+        description: text(source, "description").to_owned(),
+        required: strings(source, "required"),
+        default: source.get("default").filter(|value| !value.is_null()).cloned(),
+        nullable: flag(source, "nullable"),
+        int_or_string: flag(source, "x-kubernetes-int-or-string"),
+        preserve_unknown: flag(source, "x-kubernetes-preserve-unknown-fields"),
+        embedded: flag(source, "x-kubernetes-embedded-resource"),
+        map_atomic: text(source, "x-kubernetes-map-type") == "atomic",
+        items: source.get("items").and_then(map_of),
+        ..Node::default()
+    };
+    for (name, property) in source.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let property = map_of(property).unwrap_or_default();
+        out.properties.insert(name.clone(), property);
+    }
+    out.additional = match source.get("additionalProperties") {
+        Some(Value::Object(source)) => Some(Arc::new(node(source))),
+        Some(Value::Bool(true)) if out.properties.is_empty() => {
+            Some(Arc::new(Node { preserve_unknown: true, ..Node::default() }))
+        }
+        Some(_) | None => None,
+    };
+    out.list_type = match text(source, "x-kubernetes-list-type") {
+        "set" => ListType::Set,
+        "map" => ListType::Map(strings(source, "x-kubernetes-list-map-keys")),
+        _ => ListType::Atomic,
+    };
+    out.checks = checks(source);
+    out.has = Has {
+        defaults: false,
+        rules: source.get("x-kubernetes-validations").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty()),
+        lists: out.list_type != ListType::Atomic,
+        embedded: out.embedded,
+    };
+    for child in out.properties.values().chain(&out.additional).chain(&out.items) {
+        out.has.defaults |= child.has.defaults || child.default.is_some();
+        out.has.rules |= child.has.rules;
+        out.has.lists |= child.has.lists;
+        out.has.embedded |= child.has.embedded;
+    }
+    out
+}
+
+fn checks(source: &Map<String, Value>) -> Option<Box<Checks>> {
+    let float = |key: &str| source.get(key).and_then(Value::as_f64);
+    let whole = |key: &str| source.get(key).and_then(Value::as_i64);
+    let nodes = |key: &str| {
+        let list = source.get(key).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_object).map(|source| Arc::new(node(source))).collect::<Vec<_>>()
+    };
+    let pattern = text(source, "pattern");
+    let checks = Checks {
+        allowed: source.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
+        minimum: float("minimum"),
+        exclusive_minimum: flag(source, "exclusiveMinimum"),
+        maximum: float("maximum"),
+        exclusive_maximum: flag(source, "exclusiveMaximum"),
+        multiple_of: float("multipleOf"),
+        min_length: whole("minLength"),
+        max_length: whole("maxLength"),
+        pattern: formats::pattern(pattern)
+            .ok()
+            .filter(|_| !pattern.is_empty())
+            .map(|regex| (pattern.to_owned(), regex)),
+        min_items: whole("minItems"),
+        max_items: whole("maxItems"),
+        unique_items: flag(source, "uniqueItems"),
+        min_properties: whole("minProperties"),
+        max_properties: whole("maxProperties"),
+        all_of: nodes("allOf"),
+        any_of: nodes("anyOf"),
+        one_of: nodes("oneOf"),
+        not: source.get("not").and_then(Value::as_object).map(|source| Arc::new(node(source))),
+    };
+    const KEYS: [&str; 18] = [
+        "enum",
+        "minimum",
+        "exclusiveMinimum",
+        "maximum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "minItems",
+        "maxItems",
+        "uniqueItems",
+        "minProperties",
+        "maxProperties",
+        "allOf",
+        "anyOf",
+        "oneOf",
+        "not",
+    ];
+    KEYS.iter().any(|key| source.contains_key(*key)).then(|| Box::new(checks))
+}
+
+/// Defaults have to be what a request might have said: pruned and valid.
+fn check_defaults(node: &Node, source: &Map<String, Value>, path: &str, root: bool) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let (Some(value), false) = (&node.default, root) {
+        let at = format!("{path}.default");
+        let mut completed = value.clone();
+        default::default(node, &mut completed);
+        let mut pruned = value.clone();
+        if prune::prune_part(node, &mut pruned).is_empty() {
+            for mut error in validate::validate_part(node, &completed) {
+                error.field = match error.field.as_str() {
+                    "" | "<nil>" => at.clone(),
+                    field if field.starts_with('[') => format!("{at}{field}"),
+                    field => format!("{at}.{field}"),
+                };
+                errors.push(error);
+            }
+        } else {
+            errors.push(FieldError::invalid(&at, value, "must not have unknown fields"));
+        }
+    }
+    let part = |key: &str| source.get(key).and_then(Value::as_object);
+    for (name, child) in &node.properties {
+        if let Some(source) = part("properties").and_then(|map| map.get(name)).and_then(Value::as_object) {
+            errors.extend(check_defaults(child, source, &format!("{path}.properties[{name}]"), false));
+        }
+    }
+    for (key, child) in [("items", &node.items), ("additionalProperties", &node.additional)] {
+        if let (Some(child), Some(source)) = (child, part(key)) {
+            errors.extend(check_defaults(child, source, &format!("{path}.{key}"), false));
+        }
+    }
+    errors
+}
+
+/// Fills defaults into defaults, once, so that filling in is copying.
+fn complete_defaults(node: &mut Node) {
+    if !node.has.defaults && node.default.is_none() {
+        return;
+    }
+    for child in node.properties.values_mut().chain(&mut node.additional).chain(&mut node.items) {
+        complete_defaults(Arc::make_mut(child));
+    }
+    if let Some(mut value) = node.default.take() {
+        prune::prune_part(node, &mut value);
+        default::default(node, &mut value);
+        node.default = Some(value);
+    }
+}
+
+#[cfg(test)]
+mod tests;

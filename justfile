@@ -1,0 +1,33 @@
+# A menu; each recipe is one line that a person could type.
+
+# what there is
+default:
+    @just --list
+
+# the simulated cluster, until Ctrl-C
+serve *ARGS:
+    cargo run --locked -p fake-apiserver -- serve {{ARGS}}
+
+# kubectl through a Sandbox's life, on the simulated cluster
+tour:
+    cargo run --locked -p fake-apiserver -- run -- bash scripts/tour.sh
+
+# all tests
+test:
+    cargo test --locked --workspace
+
+# what CI runs
+ci:
+    bash .ci/run
+
+# the recorded answers of a real control plane, held against the simulated one
+conformance *ARGS:
+    bash scripts/conformance.sh {{ARGS}}
+
+# write manifests/crds anew from the SDK's types
+crds:
+    UPDATE=1 cargo test --locked -p agent-sandbox-sdk crd
+
+# licences, bans and sources of all dependencies (needs cargo-deny)
+deny:
+    cargo deny check licenses bans sources

@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Where to look
+//! - [`AgentSandboxClient`]: create, get, list, watch, delete; wait, suspend, resume, expire; exec and logs.
+//! - [`v1beta1`]: the types. They are kube-rs types: `kube::Api<Sandbox>`, its watcher and its reflector take them.
+//! - [`conditions`] and [`keys`]: what the controllers write, by name.
+//! - [`crds`]: the CustomResourceDefinitions as values.
+#![deny(missing_docs)]
+
+pub mod conditions;
+pub mod crds;
+mod error;
+mod exec;
+pub mod keys;
+mod sandboxes;
+mod schema;
+pub mod v1beta1;
+
+pub use self::{
+    error::{Error, ExecError, LastSeen, SandboxName, WaitError},
+    exec::{ExecOptions, ExecOutput},
+    sandboxes::AgentSandboxClient,
+};
