@@ -26,7 +26,7 @@ conformance *ARGS:
 
 # write manifests/crds anew from the SDK's types
 crds:
-    UPDATE=1 cargo test --locked -p agent-sandbox-sdk crd
+    UPDATE=1 cargo test --locked -p agent-sandbox-sdk --test it manifest
 
 # licences, bans and sources of all dependencies (needs cargo-deny)
 deny:
