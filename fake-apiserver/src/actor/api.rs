@@ -120,6 +120,11 @@ impl Api {
         self.registry.ids()
     }
 
+    /// Counts changes of what is served: [`Api::resources`] gives the same at the same generation.
+    pub fn generation(&self) -> u64 {
+        self.registry.generation()
+    }
+
     /// The resources that are stored, once each, in the version they are stored in.
     pub fn resources(&self) -> Vec<Served> {
         self.registry.stored_resources().iter().map(|resource| Served::of(resource)).collect()

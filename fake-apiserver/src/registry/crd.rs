@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use serde_json::{Map, Value, json};
@@ -205,6 +205,7 @@ fn rebuild(registry: &Registry) {
         catalog.groups.push(Group { name, versions });
     }
     *registry.0.catalog.lock().expect("no panic under this lock") = Arc::new(catalog);
+    registry.0.generation.fetch_add(1, Ordering::Release);
 }
 
 /// Sorts versions as `k8s.io/apimachinery/pkg/version` does: stable ones first, then beta, then alpha, newer before

@@ -65,11 +65,17 @@ struct Feeds {
     changes: SelectAll<BoxStream<'static, (Gvr, Vec<Change>)>>,
     /// What is watched, and what stops watching it.
     watched: BTreeMap<Gvr, CancellationToken>,
+    /// The generation of what is served at the last look.
+    seen: Option<u64>,
 }
 
 impl Feeds {
     /// Watches the resources that are stored now, and no others.
     fn follow(&mut self, collector: &mut Collector) {
+        let generation = collector.api.generation(); // before the look, so that a change during it is looked at again
+        if self.seen.replace(generation) == Some(generation) {
+            return;
+        }
         let served: Vec<_> = collector.api.resources().into_iter().filter(is_collected).collect();
         if served.len() == self.watched.len() && served.iter().all(|served| self.watched.contains_key(&served.gvr)) {
             return;
