@@ -122,7 +122,7 @@ impl Api {
 
     /// Counts changes of what is served: [`Api::resources`] gives the same at the same generation.
     pub fn generation(&self) -> u64 {
-        self.registry.generation()
+        self.registry.catalog().generation()
     }
 
     /// The resources that are stored, once each, in the version they are stored in.

@@ -5,27 +5,18 @@
 
 use serde_json::{Map, Value};
 
-use super::{limits, status::Status};
+use super::{
+    limits,
+    status::{Status, json_kind},
+};
 
 /// A JSON patch cannot be applied: 422 without the reason, which upstream drops too.
 fn rejected() -> Status {
     Status::unprocessable("the server rejected our request due to an error in our request")
 }
 
-/// What Go's `encoding/json` calls a value's type.
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 fn wrong_type(value: &Value, target: &str) -> Status {
-    Status::bad_request(format!("error decoding patch: json: cannot unmarshal {} into Go {target}", go_kind(value)))
+    Status::bad_request(format!("error decoding patch: json: cannot unmarshal {} into Go {target}", json_kind(value)))
 }
 
 /// Applies a JSON patch.

@@ -317,7 +317,7 @@ fn check_value(ty: Ty<'_>, value: &Value, path: &mut String, problems: &mut Vec<
 }
 
 /// A value's Go type (`%T`).
-fn go_type(value: &Value) -> &'static str {
+pub(super) fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",

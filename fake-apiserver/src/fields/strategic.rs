@@ -5,9 +5,12 @@
 
 use serde_json::{Map, Value};
 
-use super::merge::go_text;
+use super::merge::{self, go_text};
 use crate::{
-    base::{Status, status::go_quote},
+    base::{
+        Status,
+        status::{go_quote, json_kind},
+    },
     schema::{Node, Schema},
 };
 
@@ -37,17 +40,6 @@ pub fn strategic(target: &Value, patch: &Value, schema: &Schema) -> Result<Value
     Ok(Value::Object(merge_maps(target, patch, Some(&schema.root))?))
 }
 
-fn json_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 fn bad_order() -> Status {
     Status::bad_request("invalid patch format of setElementOrder list")
 }
@@ -57,17 +49,9 @@ fn no_key(item: &Members, key: &str) -> Status {
     Status::unexpected(format!("map: {item} does not contain declared merge key: {key}"))
 }
 
-/// A value's Go type as errors name it.
+/// A value's Go type as errors name it: `%s` of no type at all shows more than `%T` does.
 fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "%!s(<nil>)",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
+    if value.is_null() { "%!s(<nil>)" } else { merge::go_type(value) }
 }
 
 fn wrong_type(expected: &str, value: &Value) -> Status {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::json::{self, Parsed};
 use crate::{
-    base::{Status, limits, names},
+    base::{Status, limits, names, status::json_kind},
     registry,
 };
 
@@ -148,26 +148,14 @@ fn typed(value: &Value) -> Result<(), String> {
             for key in ["apiVersion", "kind"] {
                 match map.get(key) {
                     None | Some(Value::Null | Value::String(_)) => {}
-                    Some(other) => return wrong(go_type(other), &format!("struct field .{key} of type string")),
+                    Some(other) => return wrong(json_kind(other), &format!("struct field .{key} of type string")),
                 }
             }
             Ok(())
         }
         other @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
-            wrong(go_type(other), whole)
+            wrong(json_kind(other), whole)
         }
-    }
-}
-
-/// What Go's JSON errors call a value.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     watch,
 };
 use crate::{
-    base::{Object, Status, Stored},
+    base::{Object, Status, Stored, status::json_kind},
     registry::{Body, Caller, DeleteOptions, Deleted, Patch, Resource, Target, User},
 };
 
@@ -463,13 +463,7 @@ fn gzip(headers: &HeaderMap) -> bool {
 fn delete_options(form: Form, bytes: &Bytes) -> Result<(DeleteOptions, Vec<String>), Status> {
     let value = Object::from_value(body::options(form, bytes)?).unwrap_or_default();
     fn wrong<T>(path: &str, found: &Value, wanted: &str) -> Result<T, Status> {
-        let found = match found {
-            Value::Bool(_) => "bool",
-            Value::Number(_) => "number",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            Value::Object(_) | Value::Null => "object",
-        };
+        let found = json_kind(found);
         let message =
             format!("json: cannot unmarshal {found} into Go struct field DeleteOptions.{path} of type {wanted}");
         Err(Status::unexpected(message))

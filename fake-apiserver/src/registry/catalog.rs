@@ -149,6 +149,7 @@ pub struct Catalog {
     pub(super) resources: BTreeMap<Gvr, Arc<Resource>>,
     /// Groups in the order of discovery, each with its versions in order of preference.
     pub(super) groups: Vec<Group>,
+    pub(super) generation: u64,
 }
 
 /// A group as discovery shows it.
@@ -161,6 +162,11 @@ pub struct Group {
 }
 
 impl Catalog {
+    /// Counts the changes of what is served: two catalogs of one cluster with the same generation are the same.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The resource behind a path.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.resources.get(&Gvr::new(group, version, plural))

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use serde_json::{Map, Value, json};
@@ -204,8 +204,9 @@ fn rebuild(registry: &Registry) {
         versions.sort_by_key(|version| version_priority(version));
         catalog.groups.push(Group { name, versions });
     }
-    *registry.0.catalog.lock().expect("no panic under this lock") = Arc::new(catalog);
-    registry.0.generation.fetch_add(1, Ordering::Release);
+    let mut current = registry.0.catalog.lock().expect("no panic under this lock");
+    catalog.generation = current.generation + 1;
+    *current = Arc::new(catalog);
 }
 
 /// Sorts versions as `k8s.io/apimachinery/pkg/version` does: stable ones first, then beta, then alpha, newer before

@@ -10,10 +10,7 @@ mod read;
 mod subresource;
 mod write;
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
@@ -39,8 +36,6 @@ struct Inner {
     ids: Ids,
     catalog: Mutex<Arc<Catalog>>,
     customs: Mutex<crd::Customs>,
-    /// Counts changes of the catalog.
-    generation: AtomicU64,
 }
 
 /// What a request is about.
@@ -231,18 +226,12 @@ impl Registry {
             ids,
             catalog: Mutex::new(Arc::new(builtin::catalog())),
             customs: Mutex::default(),
-            generation: AtomicU64::new(0),
         }))
     }
 
     /// The resources served now.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.0.catalog.lock().expect("no panic under this lock").clone()
-    }
-
-    /// Counts changes of the catalog: who has seen it at this generation has seen all that is served.
-    pub fn generation(&self) -> u64 {
-        self.0.generation.load(Ordering::Acquire)
     }
 
     /// The clock that the registry stamps times with.

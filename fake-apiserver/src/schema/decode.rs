@@ -4,7 +4,7 @@
 use serde_json::{Map, Number, Value};
 
 use super::{Decoded, Node, Type, formats, gotypes};
-use crate::base::quantity::Quantity;
+use crate::base::{quantity::Quantity, status::json_kind};
 
 /// Decodes a body.
 pub(super) fn decode(root: &Node, value: Value) -> Result<Decoded, String> {
@@ -81,7 +81,7 @@ impl Decoder {
             }
             (Type::Number, value @ Value::Number(_)) => Some(value),
             (Type::Object | Type::Array | Type::String | Type::Integer | Type::Number | Type::Boolean, value) => {
-                self.wrong_type(json_type(&value), &gotypes::name(node, member));
+                self.wrong_type(json_kind(&value), &gotypes::name(node, member));
                 None
             }
         }
@@ -164,7 +164,7 @@ impl Decoder {
             Value::String(_) => return Some(value),
             Value::Number(number) if fits(number, "int32") => return Some(value),
             Value::Number(number) => format!("number {number}"),
-            other => json_type(other).to_owned(),
+            other => json_kind(other).to_owned(),
         };
         self.fatal(format!("json: cannot unmarshal {what} into Go value of type int32"));
         None
@@ -172,7 +172,7 @@ impl Decoder {
 
     fn time(&mut self, node: &Node, value: &Value) -> Option<Value> {
         let Some(text) = value.as_str() else {
-            self.fatal(format!("json: cannot unmarshal {} into Go value of type string", json_type(value)));
+            self.fatal(format!("json: cannot unmarshal {} into Go value of type string", json_kind(value)));
             return None;
         };
         match formats::go_time(text, node.definition.ends_with(".MicroTime")) {
@@ -202,17 +202,6 @@ fn fits(number: &Number, format: &str) -> bool {
     match number.as_i64() {
         Some(number) => format != "int32" || i32::try_from(number).is_ok(),
         None => false,
-    }
-}
-
-fn json_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
     }
 }
 
