@@ -1,5 +1,7 @@
 //! The command line: `serve` until a signal comes, or `run` a command against a cluster of its own.
 
+mod controllers;
+
 use std::{
     fs,
     io::{self, Write},
@@ -33,6 +35,8 @@ struct Cli {
 enum Command {
     /// Serves until SIGINT or SIGTERM; prints `ready URL kubeconfig FILE` when it may be used.
     Serve(Options),
+    /// Runs the Agent Sandbox controllers and the kubelet against another API server, until SIGINT or SIGTERM.
+    Controllers(controllers::Options),
     /// Prints what the real API server has and this one does not, and what happens instead.
     Gaps,
     /// Serves while a command runs with KUBECONFIG set, and exits with the command's status.
@@ -80,24 +84,32 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let filter = EnvFilter::try_from_env("FAKE_APISERVER_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter =
+        EnvFilter::try_from_env("FAKE_APISERVER_LOG").unwrap_or_else(|_| EnvFilter::new("warn,kube_client=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let hint = cli.command.is_none();
     let defaults = || match Cli::parse_from(["fake-apiserver", "serve"]).command {
         Some(Command::Serve(options)) => options,
-        Some(Command::Gaps | Command::Run { .. }) | None => unreachable!("parsed as serve just above"),
+        Some(Command::Controllers(_) | Command::Gaps | Command::Run { .. }) | None => {
+            unreachable!("parsed as serve just above")
+        }
     };
     let (options, command) = match cli.command {
         None => (defaults(), None),
         Some(Command::Serve(options)) => (options, None),
+        Some(Command::Controllers(options)) => return block_on(controllers::run(options)),
         Some(Command::Gaps) => return print_gaps(),
         Some(Command::Run { options, command }) => (options, Some(command)),
     };
+    block_on(run(options, command, hint))
+}
+
+fn block_on(run: impl Future<Output = Result<ExitCode, String>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
     };
-    match runtime.block_on(run(options, command, hint)) {
+    match runtime.block_on(run) {
         Ok(code) => code,
         Err(message) => fail(&message),
     }

@@ -16,6 +16,7 @@ use tokio::{io::DuplexStream, net::TcpListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    actor::Server,
     base::{Gvr, Object, Status},
     clock::Clock,
     controllers,
@@ -34,10 +35,10 @@ use crate::{
 const EPOCH: &str = "2026-01-01T00:00:00Z";
 
 /// How long a pod takes to start where time is real.
-const STARTUP: Duration = Duration::from_millis(300);
+pub(crate) const STARTUP: Duration = Duration::from_millis(300);
 
 /// How long a shutdown waits for what is still running.
-const SHUTDOWN: Duration = Duration::from_secs(5);
+pub(crate) const SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// Bytes that one direction of an in-memory connection holds; the writer waits beyond.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -54,6 +55,11 @@ static DEFINITIONS: LazyLock<Vec<Object>> = LazyLock::new(|| {
         .map(|text| sandbox::definition(text).expect("the manifests of the project are read"))
         .collect()
 });
+
+/// The definitions of the sandbox kinds.
+pub(crate) fn definitions() -> &'static [Object] {
+    &DEFINITIONS
+}
 
 /// Namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -154,7 +160,8 @@ impl ClusterBuilder {
             tokens.add_admin(token);
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let kubelet = self.kubelet.then(|| Kubelet::start(&registry, machine, stop.clone(), tasks.clone()));
+        let kubelet =
+            self.kubelet.then(|| Kubelet::start(&registry.clone().into(), machine, stop.clone(), tasks.clone()));
         let streams = Streams { registry: registry.clone(), kubelet, stop: stop.clone(), tasks: tasks.clone() };
         let cluster = Cluster {
             registry,
@@ -165,11 +172,12 @@ impl ClusterBuilder {
             published: Mutex::default(),
         };
         let Cluster { registry, tasks, stop, .. } = &cluster;
-        controllers::start(registry, &controllers::Settings::default(), tasks, stop);
+        let server = Server::from(registry.clone());
+        controllers::start(&server, &controllers::Settings::default(), tasks, stop);
         cluster.publish_ca(NO_DOOR_CA);
         if self.sandbox_controllers {
-            sandbox::install(registry, &DEFINITIONS).await.map_err(|error| Status::unexpected(error.to_string()))?;
-            sandbox::start(registry, &sandbox::Settings::default(), tasks, stop);
+            sandbox::install(&server, definitions()).await.map_err(|error| Status::unexpected(error.to_string()))?;
+            sandbox::start(&server, &sandbox::Settings::default(), tasks, stop);
         }
         Ok(cluster)
     }
@@ -297,7 +305,7 @@ impl Cluster {
         let token = self.stop.child_token();
         let before = std::mem::replace(&mut *self.published.lock().expect("no panic under this lock"), token.clone());
         before.cancel();
-        controllers::start_root_ca(&self.registry, pem, &self.tasks, &token);
+        controllers::start_root_ca(&self.registry.clone().into(), pem, &self.tasks, &token);
     }
 }
 

@@ -8,22 +8,81 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt;
 use serde_json::{Value, json};
 
+use super::remote::{Remote, RemoteWatch};
 use crate::{
     base::{Gvr, Object, Status, Stored, names::split_api_version},
     clock::{Clock, micro_time_text, time_text},
     ids::Ids,
     registry::{
-        Body, Caller, DeleteOptions, Deleted, FieldValidation, ListOptions, Patch, Registry, Resource, Target, User,
-        Watcher,
+        Body, Caller, DeleteOptions, FieldValidation, ListOptions, Patch, Registry, Resource, User, WatchEvent, Watcher,
     },
 };
+
+/// The API server that actors talk to. Clones are the same one.
+#[derive(Clone, Debug)]
+pub enum Server {
+    /// The one in this process.
+    Here(Registry),
+    /// One somewhere else; who the actors are is decided by its client's credentials.
+    There(Remote),
+}
+
+impl From<Registry> for Server {
+    fn from(registry: Registry) -> Self {
+        Self::Here(registry)
+    }
+}
+
+impl From<Remote> for Server {
+    fn from(remote: Remote) -> Self {
+        Self::There(remote)
+    }
+}
+
+impl Server {
+    /// The clock that this server's actors live by.
+    pub fn clock(&self) -> &Clock {
+        match self {
+            Self::Here(registry) => registry.clock(),
+            Self::There(remote) => remote.clock(),
+        }
+    }
+}
+
+/// A running watch.
+pub enum Changes {
+    /// Of the registry.
+    Here(Box<Watcher>),
+    /// Of another server.
+    There(RemoteWatch),
+}
+
+impl std::fmt::Debug for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Here(watcher) => watcher.fmt(f),
+            Self::There(_) => f.write_str("There"),
+        }
+    }
+}
+
+impl Changes {
+    /// The next events, at least one; `None` when the watch has ended. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Vec<WatchEvent>> {
+        match self {
+            Self::Here(watcher) => watcher.next().await,
+            Self::There(events) => events.next().await,
+        }
+    }
+}
 
 /// The API as one actor sees it: who it is, and under which field manager it writes. Clones are the same actor.
 #[derive(Clone, Debug)]
 pub struct Api {
-    registry: Registry,
+    server: Server,
     user: User,
     manager: Arc<str>,
     events: Arc<AtomicI64>,
@@ -90,7 +149,7 @@ pub enum EventKind<'a> {
 
 impl Api {
     /// The road of a user. Service accounts and system users get the groups that authentication would give them.
-    pub fn new(registry: Registry, user: &str, manager: &str) -> Self {
+    pub fn new(server: impl Into<Server>, user: &str, manager: &str) -> Self {
         let mut groups = Vec::new();
         if let Some(account) = user.strip_prefix("system:serviceaccount:") {
             let namespace = account.split(':').next().unwrap_or_default();
@@ -101,7 +160,7 @@ impl Api {
         }
         groups.push("system:authenticated".to_owned());
         let user = User { name: user.into(), uid: String::new(), groups };
-        Self { registry, user, manager: manager.into(), events: Arc::default() }
+        Self { server: server.into(), user, manager: manager.into(), events: Arc::default() }
     }
 
     /// The same user, writing under another field manager.
@@ -112,32 +171,42 @@ impl Api {
 
     /// The clock.
     pub fn clock(&self) -> &Clock {
-        self.registry.clock()
+        self.server.clock()
     }
 
     /// Where names and chance come from.
     pub fn ids(&self) -> &Ids {
-        self.registry.ids()
+        match &self.server {
+            Server::Here(registry) => registry.ids(),
+            Server::There(remote) => remote.ids(),
+        }
     }
 
     /// Counts changes of what is served: [`Api::resources`] gives the same at the same generation.
     pub fn generation(&self) -> u64 {
-        self.registry.catalog().generation()
+        match &self.server {
+            Server::Here(registry) => registry.catalog().generation(),
+            Server::There(remote) => remote.generation(),
+        }
     }
 
     /// The resources that are stored, once each, in the version they are stored in.
     pub fn resources(&self) -> Vec<Served> {
-        self.registry.stored_resources().iter().map(|resource| Served::of(resource)).collect()
+        match &self.server {
+            Server::Here(registry) => registry.stored_resources().iter().map(|resource| Served::of(resource)).collect(),
+            Server::There(remote) => remote.resources(),
+        }
     }
 
     /// The resource that serves a kind, if any does.
     pub fn find_kind(&self, api_version: &str, kind: &str) -> Option<Served> {
-        let (group, version) = split_api_version(api_version);
-        self.registry.catalog().find_kind(group, version, kind).map(|resource| Served::of(resource))
-    }
-
-    fn target(&self, gvr: &Gvr, namespace: &str, name: &str, subresource: &str) -> Result<Target, Status> {
-        self.registry.target(gvr, namespace, name, subresource)
+        match &self.server {
+            Server::Here(registry) => {
+                let (group, version) = split_api_version(api_version);
+                registry.catalog().find_kind(group, version, kind).map(|resource| Served::of(resource))
+            }
+            Server::There(remote) => remote.find_kind(api_version, kind),
+        }
     }
 
     fn caller(&self) -> Caller {
@@ -154,8 +223,11 @@ impl Api {
     /// # Errors
     /// What the API answers, but 404.
     pub async fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Option<Arc<Stored>>, Status> {
-        let target = self.target(gvr, namespace, name, "")?;
-        match self.registry.get(&target, "").await {
+        let found = match &self.server {
+            Server::Here(registry) => registry.get(&registry.target(gvr, namespace, name, "")?, "").await,
+            Server::There(remote) => remote.get(gvr, namespace, name).await,
+        };
+        match found {
             Ok(object) => Ok(Some(object)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -167,24 +239,33 @@ impl Api {
     /// # Errors
     /// What the API answers.
     pub async fn list(&self, gvr: &Gvr, namespace: &str, selector: &str) -> Result<(Vec<Arc<Stored>>, u64), Status> {
-        let target = self.target(gvr, namespace, "", "")?;
-        let options = ListOptions { label_selector: selector.into(), ..ListOptions::default() };
-        let list = self.registry.list(&target, &options).await?;
-        Ok((list.items, list.revision))
+        match &self.server {
+            Server::Here(registry) => {
+                let options = ListOptions { label_selector: selector.into(), ..ListOptions::default() };
+                let list = registry.list(&registry.target(gvr, namespace, "", "")?, &options).await?;
+                Ok((list.items, list.revision))
+            }
+            Server::There(remote) => remote.list(gvr, namespace, selector).await,
+        }
     }
 
     /// The changes after a revision.
     ///
     /// # Errors
     /// What the API answers, 410 if the revision is too old.
-    pub async fn watch(&self, gvr: &Gvr, namespace: &str, selector: &str, after: u64) -> Result<Watcher, Status> {
-        let target = self.target(gvr, namespace, "", "")?;
-        let options = ListOptions {
-            label_selector: selector.into(),
-            resource_version: after.to_string(),
-            ..ListOptions::default()
-        };
-        self.registry.watch(&target, &options).await
+    pub async fn watch(&self, gvr: &Gvr, namespace: &str, selector: &str, after: u64) -> Result<Changes, Status> {
+        match &self.server {
+            Server::Here(registry) => {
+                let options = ListOptions {
+                    label_selector: selector.into(),
+                    resource_version: after.to_string(),
+                    ..ListOptions::default()
+                };
+                let watcher = registry.watch(&registry.target(gvr, namespace, "", "")?, &options).await?;
+                Ok(Changes::Here(Box::new(watcher)))
+            }
+            Server::There(remote) => remote.watch(gvr, namespace, selector, after).await.map(Changes::There),
+        }
     }
 
     /// Creates an object in the namespace that stands in it.
@@ -192,8 +273,13 @@ impl Api {
     /// # Errors
     /// What the API answers.
     pub async fn create(&self, gvr: &Gvr, object: Object) -> Result<Arc<Stored>, Status> {
-        let target = self.target(gvr, object.namespace(), "", "")?;
-        self.registry.create(&target, &self.caller(), object.into()).await
+        match &self.server {
+            Server::Here(registry) => {
+                let target = registry.target(gvr, object.namespace(), "", "")?;
+                registry.create(&target, &self.caller(), object.into()).await
+            }
+            Server::There(remote) => remote.create(gvr, object, "", &self.manager).await,
+        }
     }
 
     /// Posts to a subresource (`binding`, `eviction`) of the object that the body names.
@@ -201,8 +287,13 @@ impl Api {
     /// # Errors
     /// What the API answers.
     pub async fn create_sub(&self, gvr: &Gvr, subresource: &str, body: Object) -> Result<Arc<Stored>, Status> {
-        let target = self.target(gvr, body.namespace(), body.name(), subresource)?;
-        self.registry.create(&target, &self.caller(), body.into()).await
+        match &self.server {
+            Server::Here(registry) => {
+                let target = registry.target(gvr, body.namespace(), body.name(), subresource)?;
+                registry.create(&target, &self.caller(), body.into()).await
+            }
+            Server::There(remote) => remote.create(gvr, body, subresource, &self.manager).await,
+        }
     }
 
     /// Replaces an object, or writes it through a subresource.
@@ -210,8 +301,13 @@ impl Api {
     /// # Errors
     /// What the API answers, 409 if the object's version is not the newest.
     pub async fn update(&self, gvr: &Gvr, object: Object, subresource: &str) -> Result<Arc<Stored>, Status> {
-        let target = self.target(gvr, object.namespace(), object.name(), subresource)?;
-        Ok(self.registry.update(&target, &self.caller(), Body::from(object)).await?.0)
+        match &self.server {
+            Server::Here(registry) => {
+                let target = registry.target(gvr, object.namespace(), object.name(), subresource)?;
+                Ok(registry.update(&target, &self.caller(), Body::from(object)).await?.0)
+            }
+            Server::There(remote) => remote.update(gvr, object, subresource, &self.manager).await,
+        }
     }
 
     /// Merge-patches an object, or through a subresource.
@@ -226,23 +322,45 @@ impl Api {
         subresource: &str,
         patch: Value,
     ) -> Result<Arc<Stored>, Status> {
-        let target = self.target(gvr, namespace, name, subresource)?;
-        Ok(self.registry.patch(&target, &self.caller(), Patch::Merge(patch)).await?.0)
+        self.send_patch(gvr, (namespace, name, subresource), Patch::Merge(patch)).await
+    }
+
+    /// Patches an object of a built-in kind with a strategic merge patch, or through a subresource.
+    ///
+    /// # Errors
+    /// What the API answers.
+    pub async fn strategic_patch(
+        &self,
+        gvr: &Gvr,
+        place: (&str, &str, &str),
+        patch: Value,
+    ) -> Result<Arc<Stored>, Status> {
+        self.send_patch(gvr, place, Patch::Strategic(patch)).await
+    }
+
+    async fn send_patch(&self, gvr: &Gvr, place: (&str, &str, &str), patch: Patch) -> Result<Arc<Stored>, Status> {
+        match &self.server {
+            Server::Here(registry) => {
+                let (namespace, name, subresource) = place;
+                let target = registry.target(gvr, namespace, name, subresource)?;
+                Ok(registry.patch(&target, &self.caller(), patch).await?.0)
+            }
+            Server::There(remote) => remote.patch(gvr, place, patch, &self.manager).await,
+        }
     }
 
     /// Deletes an object.
     ///
     /// # Errors
     /// What the API answers, 404 if there is no such object, 409 if a precondition does not hold.
-    pub async fn delete(
-        &self,
-        gvr: &Gvr,
-        namespace: &str,
-        name: &str,
-        policy: &DeletePolicy,
-    ) -> Result<Deleted, Status> {
-        let target = self.target(gvr, namespace, name, "")?;
-        self.registry.delete(&target, &self.caller(), &delete_options(policy)).await
+    pub async fn delete(&self, gvr: &Gvr, namespace: &str, name: &str, policy: &DeletePolicy) -> Result<(), Status> {
+        match &self.server {
+            Server::Here(registry) => {
+                let target = registry.target(gvr, namespace, name, "")?;
+                registry.delete(&target, &self.caller(), &delete_options(policy)).await.map(drop)
+            }
+            Server::There(remote) => remote.delete(gvr, namespace, name, policy).await,
+        }
     }
 
     /// Deletes all objects of a resource in a namespace.
@@ -250,10 +368,14 @@ impl Api {
     /// # Errors
     /// What the API answers.
     pub async fn delete_all(&self, gvr: &Gvr, namespace: &str, policy: &DeletePolicy) -> Result<(), Status> {
-        let target = self.target(gvr, namespace, "", "")?;
-        let options = delete_options(policy);
-        self.registry.delete_collection(&target, &self.caller(), &ListOptions::default(), &options).await?;
-        Ok(())
+        match &self.server {
+            Server::Here(registry) => {
+                let target = registry.target(gvr, namespace, "", "")?;
+                let options = delete_options(policy);
+                registry.delete_collection(&target, &self.caller(), &ListOptions::default(), &options).await.map(drop)
+            }
+            Server::There(remote) => remote.delete_all(gvr, namespace, policy).await,
+        }
     }
 
     /// Writes an event about an object. Events are best effort: what the API refuses is dropped, as upstream's recorders
@@ -319,6 +441,9 @@ fn delete_options(policy: &DeletePolicy) -> DeleteOptions {
 impl Api {
     /// Cuts all history away.
     pub(super) fn compact_for_test(&self) {
-        self.registry.compact();
+        match &self.server {
+            Server::Here(registry) => registry.compact(),
+            Server::There(_) => unreachable!("tests compact their own registry"),
+        }
     }
 }

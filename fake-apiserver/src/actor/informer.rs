@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::Api;
+use super::{Api, Changes};
 use crate::{
     base::{Gvr, Stored},
-    registry::{WatchEvent, Watcher},
+    registry::WatchEvent,
 };
 
 /// The first wait after a list or watch that failed, doubling (`client-go/tools/cache/reflector.go`).
@@ -57,7 +57,7 @@ enum State {
     /// It has listed at this revision and must start to watch.
     Listed(u64),
     /// It watches.
-    Watching(Box<Watcher>),
+    Watching(Changes),
 }
 
 /// Follows the objects of a resource.
@@ -68,6 +68,8 @@ pub struct Informer {
     namespace: String,
     selector: String,
     state: State,
+    /// The newest revision seen.
+    revision: u64,
     /// Every object handed out and not gone; the store's own copies.
     known: BTreeMap<(String, String), Arc<Stored>>,
 }
@@ -81,6 +83,7 @@ impl Informer {
             namespace: namespace.into(),
             selector: selector.into(),
             state: State::List(0),
+            revision: 0,
             known: BTreeMap::new(),
         }
     }
@@ -99,6 +102,7 @@ impl Informer {
                     match self.api.list(&self.gvr, &self.namespace, &self.selector).await {
                         Ok((items, revision)) => {
                             self.state = State::Listed(revision);
+                            self.revision = revision;
                             return self.replace(items);
                         }
                         Err(error) => {
@@ -114,7 +118,7 @@ impl Informer {
                 State::Listed(revision) => {
                     let revision = *revision;
                     match self.api.watch(&self.gvr, &self.namespace, &self.selector, revision).await {
-                        Ok(watcher) => self.state = State::Watching(Box::new(watcher)),
+                        Ok(watcher) => self.state = State::Watching(watcher),
                         // Too old already: list anew at once. Anything else: later.
                         Err(error) => self.state = State::List(u32::from(error.code != 410)),
                     }
@@ -126,7 +130,8 @@ impl Informer {
                             return changes;
                         }
                     }
-                    None => self.state = State::List(0),
+                    // A server ends a watch after some minutes; what was seen last is where it goes on.
+                    None => self.state = State::Listed(self.revision),
                 },
             }
         }
@@ -138,6 +143,12 @@ impl Informer {
         let mut changes: Vec<_> = gone.iter().filter_map(|key| self.known.remove(key)).map(Change::Gone).collect();
         changes.extend(items.into_iter().filter_map(|item| self.applied(item)));
         changes
+    }
+
+    fn saw(&mut self, object: &Stored) {
+        if let Ok(revision) = object.resource_version().parse() {
+            self.revision = revision;
+        }
     }
 
     fn applied(&mut self, new: Arc<Stored>) -> Option<Change> {
@@ -152,12 +163,16 @@ impl Informer {
         let mut changes = Vec::with_capacity(events.len());
         for event in events {
             match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => changes.extend(self.applied(object)),
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    self.saw(&object);
+                    changes.extend(self.applied(object));
+                }
                 WatchEvent::Deleted(object) => {
+                    self.saw(&object);
                     self.known.remove(&key(&object));
                     changes.push(Change::Gone(object));
                 }
-                WatchEvent::Bookmark(..) => {}
+                WatchEvent::Bookmark(revision, _) => self.revision = revision,
                 WatchEvent::Error(error) => {
                     tracing::debug!(resource = %self.gvr, %error, "watch ended");
                     self.state = State::List(u32::from(error.code != 410));

@@ -6,7 +6,9 @@
 
 mod api;
 mod informer;
+mod leader;
 mod queue;
+mod remote;
 
 use std::fmt::Debug;
 
@@ -14,9 +16,11 @@ use futures::{FutureExt, StreamExt, stream, stream::BoxStream};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    api::{Api, DeletePolicy, EventKind, Served},
+    api::{Api, Changes, DeletePolicy, EventKind, Served, Server},
     informer::{Change, Informer},
+    leader::Candidate,
     queue::{Outcome, Queue},
+    remote::Remote,
 };
 use crate::base::{Gvr, Status};
 

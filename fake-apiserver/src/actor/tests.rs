@@ -100,3 +100,50 @@ async fn an_actor_retries_what_fails_returns_at_the_time_asked_for_and_ends_with
     token.cancel();
     actor.await.unwrap();
 }
+
+/// Two candidates for one lease, on one server.
+fn candidates(api: &Api) -> [Candidate; 2] {
+    ["a", "b"].map(|identity| Candidate::new(api.clone(), "ns", "lock", identity))
+}
+
+async fn holder(api: &Api) -> (String, i64) {
+    let leases = Gvr::new("coordination.k8s.io", "v1", "leases");
+    let lease = api.get(&leases, "ns", "lock").await.unwrap().unwrap();
+    let transitions = lease.at(&["spec", "leaseTransitions"]).unwrap().as_i64().unwrap();
+    (lease.str_at(&["spec", "holderIdentity"]).to_owned(), transitions)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_candidate_leads_soon_after_the_first_gives_up() {
+    let api = api().await;
+    let [first, second] = candidates(&api);
+    let (stop, never) = (CancellationToken::new(), CancellationToken::new());
+    assert!(first.acquire(&never).await);
+    let held = tokio::spawn({
+        let (first, stop) = (first.clone(), stop.clone());
+        async move { first.hold(&stop).await }
+    });
+    // As long as it is renewed nobody else gets it.
+    assert_eq!(api.clock().timeout(Duration::from_secs(600), second.acquire(&never)).await, None);
+    assert_eq!(holder(&api).await, ("a".into(), 0));
+    let before = api.clock().now();
+    stop.cancel();
+    assert_eq!(held.await.unwrap(), Ok(()));
+    assert!(second.acquire(&never).await);
+    assert_eq!(holder(&api).await, ("b".into(), 1));
+    assert!(api.clock().now().duration_since(before).as_secs() <= 4, "a lease that was given up is taken at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_vanished_is_followed_when_its_lease_has_run_out_and_knows_it_when_it_is_back() {
+    let api = api().await;
+    let [first, second] = candidates(&api);
+    let never = CancellationToken::new();
+    assert!(first.acquire(&never).await);
+    let before = api.clock().now();
+    assert!(second.acquire(&never).await); // the first no longer renews
+    let waited = api.clock().now().duration_since(before).as_secs();
+    assert!((15..=18).contains(&waited), "{waited} s");
+    // The one that comes back sees a lease that is not its own, and must not go on.
+    assert!(first.hold(&never).await.is_err());
+}

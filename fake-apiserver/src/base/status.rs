@@ -238,6 +238,27 @@ pub fn go_quote(text: &str) -> String {
     out
 }
 
+/// The reasons that this code knows of.
+const REASONS: [&str; 17] = [
+    "AlreadyExists",
+    "BadRequest",
+    "Conflict",
+    "Expired",
+    "Forbidden",
+    "Gone",
+    "InternalError",
+    "Invalid",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "NotFound",
+    "NotImplemented",
+    "RequestEntityTooLarge",
+    "Timeout",
+    "TooManyRequests",
+    "Unauthorized",
+    "UnsupportedMediaType",
+];
+
 /// The resource an error speaks of.
 fn qualified(group: &str, resource: &str) -> String {
     if group.is_empty() { resource.into() } else { format!("{resource}.{group}") }
@@ -246,6 +267,12 @@ fn qualified(group: &str, resource: &str) -> String {
 impl Status {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: None, continue_token: String::new() }
+    }
+
+    /// An error that another API server answered with.
+    pub fn received(code: u16, reason: &str, message: String) -> Self {
+        let reason = REASONS.iter().find(|known| **known == reason).copied().unwrap_or_default();
+        Self::new(code, reason, message)
     }
 
     fn about(self, group: &str, kind: &str, name: &str) -> Self {

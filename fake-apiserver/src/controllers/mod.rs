@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::registry::Registry;
+use crate::actor::Server;
 
 /// The field manager of everything that kube-controller-manager writes.
 const KUBE_CONTROLLER_MANAGER: &str = "kube-controller-manager";
@@ -32,16 +32,16 @@ impl Default for Settings {
 }
 
 /// Publishes the cluster's certificate authority, in PEM, as `kube-root-ca.crt` in every namespace, until the token ends.
-pub fn start_root_ca(registry: &Registry, root_ca: &str, tasks: &TaskTracker, token: &CancellationToken) {
-    tasks.spawn(service_account::run_root_ca(registry.clone(), root_ca.into(), token.clone()));
+pub fn start_root_ca(server: &Server, root_ca: &str, tasks: &TaskTracker, token: &CancellationToken) {
+    tasks.spawn(service_account::run_root_ca(server.clone(), root_ca.into(), token.clone()));
 }
 
 /// Starts all but the root certificate's on the tracker; they end with the token.
-pub fn start(registry: &Registry, settings: &Settings, tasks: &TaskTracker, token: &CancellationToken) {
-    tasks.spawn(service_account::run_default_account(registry.clone(), token.clone()));
-    tasks.spawn(namespace::run(registry.clone(), settings.namespace_grace, token.clone()));
-    tasks.spawn(volume_claim::run(registry.clone(), token.clone()));
-    tasks.spawn(garbage::run(registry.clone(), token.clone()));
+pub fn start(server: &Server, settings: &Settings, tasks: &TaskTracker, token: &CancellationToken) {
+    tasks.spawn(service_account::run_default_account(server.clone(), token.clone()));
+    tasks.spawn(namespace::run(server.clone(), settings.namespace_grace, token.clone()));
+    tasks.spawn(volume_claim::run(server.clone(), token.clone()));
+    tasks.spawn(garbage::run(server.clone(), token.clone()));
 }
 
 #[cfg(test)]

@@ -14,9 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::KUBE_CONTROLLER_MANAGER;
 use crate::{
-    actor::{self, Api, Change, DeletePolicy, Outcome, Served, Source},
+    actor::{self, Api, Change, DeletePolicy, Outcome, Served, Server, Source},
     base::{Gvr, Object, Status},
-    registry::Registry,
 };
 
 /// The finalizer in a namespace's spec that is ours.
@@ -33,9 +32,9 @@ fn pods() -> Gvr {
 }
 
 /// Runs the namespace controller until the token is cancelled; a namespace is left alone for `grace` after each change.
-pub async fn run(registry: Registry, grace: Duration, token: CancellationToken) {
+pub async fn run(server: Server, grace: Duration, token: CancellationToken) {
     let user = "system:serviceaccount:kube-system:namespace-controller";
-    let api = Api::new(registry, user, KUBE_CONTROLLER_MANAGER);
+    let api = Api::new(server, user, KUBE_CONTROLLER_MANAGER);
     let sources = vec![Source::all(namespaces(), |change| match change {
         Change::Applied { new, .. } if new.is_deleting() => vec![new.name().to_owned()],
         Change::Applied { .. } | Change::Gone(_) => Vec::new(),

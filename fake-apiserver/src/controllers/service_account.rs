@@ -10,9 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::KUBE_CONTROLLER_MANAGER;
 use crate::{
-    actor::{self, Api, Change, Outcome, Source},
+    actor::{self, Api, Change, Outcome, Server, Source},
     base::{Gvr, Object, Status},
-    registry::Registry,
 };
 
 const ACCOUNT: &str = "default";
@@ -41,9 +40,9 @@ fn sources(gvr: Gvr, name: &'static str) -> Vec<Source<String>> {
 }
 
 /// Keeps a service account `default` in each active namespace, until the token is cancelled.
-pub async fn run_default_account(registry: Registry, token: CancellationToken) {
+pub async fn run_default_account(server: Server, token: CancellationToken) {
     let user = "system:serviceaccount:kube-system:service-account-controller";
-    let api = Api::new(registry, user, KUBE_CONTROLLER_MANAGER);
+    let api = Api::new(server, user, KUBE_CONTROLLER_MANAGER);
     let sources = sources(service_accounts(), ACCOUNT);
     actor::run(api.clone(), sources, token, move |namespace| ensure_account(api.clone(), namespace)).await;
 }
@@ -66,9 +65,9 @@ async fn ensure_account(api: Api, namespace: String) -> Result<Outcome, Status> 
 }
 
 /// Keeps the certificate in each namespace, until the token is cancelled.
-pub async fn run_root_ca(registry: Registry, root_ca: Arc<str>, token: CancellationToken) {
+pub async fn run_root_ca(server: Server, root_ca: Arc<str>, token: CancellationToken) {
     let user = "system:serviceaccount:kube-system:root-ca-cert-publisher";
-    let api = Api::new(registry, user, KUBE_CONTROLLER_MANAGER);
+    let api = Api::new(server, user, KUBE_CONTROLLER_MANAGER);
     let sources = sources(config_maps(), CERTIFICATE);
     actor::run(api.clone(), sources, token, move |namespace| {
         ensure_certificate(api.clone(), root_ca.clone(), namespace)

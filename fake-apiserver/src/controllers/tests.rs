@@ -6,6 +6,7 @@ use crate::{
     base::{Gvr, Object},
     clock::Clock,
     ids::Ids,
+    registry::Registry,
 };
 
 /// A cluster with its housekeeping and nothing else.
@@ -21,8 +22,8 @@ impl World {
         let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
         let registry = Registry::new(clock, Ids::seeded(1));
         let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
-        super::start(&registry, &Settings::default(), &tasks, &token);
-        start_root_ca(&registry, "PEM", &tasks, &token);
+        super::start(&registry.clone().into(), &Settings::default(), &tasks, &token);
+        start_root_ca(&registry.clone().into(), "PEM", &tasks, &token);
         let world = Self { api: Api::new(registry, "system:admin", "test"), tasks, token };
         world.create("namespaces", Object::new("v1", "Namespace", "", "ns")).await;
         world.settle().await;

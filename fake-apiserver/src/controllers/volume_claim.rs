@@ -7,9 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::KUBE_CONTROLLER_MANAGER;
 use crate::{
-    actor::{self, Api, Outcome, Source},
+    actor::{self, Api, Outcome, Server, Source},
     base::{Gvr, Object, Status},
-    registry::Registry,
 };
 
 /// The finalizer that admission puts on each claim.
@@ -24,9 +23,9 @@ fn pods() -> Gvr {
 }
 
 /// Keeps and drops the protection of volume claims until the token is cancelled.
-pub async fn run(registry: Registry, token: CancellationToken) {
+pub async fn run(server: Server, token: CancellationToken) {
     let user = "system:serviceaccount:kube-system:pvc-protection-controller";
-    let api = Api::new(registry, user, KUBE_CONTROLLER_MANAGER);
+    let api = Api::new(server, user, KUBE_CONTROLLER_MANAGER);
     let sources = vec![
         Source::all(claims(), |change| {
             let claim = change.object();

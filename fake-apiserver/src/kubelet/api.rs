@@ -1,24 +1,21 @@
 //! The kubelet's and the scheduler's road to the API: a client like any other, with the names that the real ones have.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
+    actor::{self, Changes, DeletePolicy, Server},
     base::{Gvr, Object, Status, Stored},
     clock::Clock,
     ids::Ids,
-    registry::{Body, Caller, DeleteOptions, ListOptions, Patch, Registry, User, WatchEvent, Watcher},
+    registry::WatchEvent,
 };
 
 /// A client with one identity; clones are the same one.
 #[derive(Clone, Debug)]
-pub(super) struct Api {
-    registry: Registry,
-    user: User,
-    manager: &'static str,
-}
+pub(super) struct Api(actor::Api);
 
 /// A resource of the core group.
 pub(super) fn core(resource: &str) -> Gvr {
@@ -26,69 +23,52 @@ pub(super) fn core(resource: &str) -> Gvr {
 }
 
 impl Api {
-    pub(super) fn new(registry: &Registry, name: &str, groups: &[&str], manager: &'static str) -> Self {
-        let groups = groups.iter().chain(&["system:authenticated"]).map(|group| (*group).to_owned()).collect();
-        Self { registry: registry.clone(), user: User { name: name.into(), uid: String::new(), groups }, manager }
+    pub(super) fn new(server: &Server, user: &str, manager: &str) -> Self {
+        Self(actor::Api::new(server.clone(), user, manager))
     }
 
     pub(super) fn clock(&self) -> &Clock {
-        self.registry.clock()
+        self.0.clock()
     }
 
     pub(super) fn ids(&self) -> &Ids {
-        self.registry.ids()
-    }
-
-    fn caller(&self) -> Caller {
-        Caller { user: self.user.clone(), manager: self.manager.into(), ..Caller::default() }
+        self.0.ids()
     }
 
     /// An object, or `None` where there is none.
     pub(super) async fn find(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Option<Arc<Stored>>, Status> {
-        let target = self.registry.target(gvr, namespace, name, "")?;
-        match self.registry.get(&target, "").await {
-            Ok(object) => Ok(Some(object)),
-            Err(status) if status.is_not_found() => Ok(None),
-            Err(status) => Err(status),
-        }
+        self.0.get(gvr, namespace, name).await
     }
 
     pub(super) async fn create(&self, gvr: &Gvr, object: Object) -> Result<Arc<Stored>, Status> {
-        let target = self.registry.target(gvr, object.namespace(), "", "")?;
-        self.registry.create(&target, &self.caller(), object.into()).await
+        self.0.create(gvr, object).await
     }
 
     /// Writes with a strategic merge patch, to an object or its subresource.
     pub(super) async fn patch(
         &self,
         gvr: &Gvr,
-        (namespace, name, subresource): (&str, &str, &str),
+        place: (&str, &str, &str),
         patch: Value,
     ) -> Result<Arc<Stored>, Status> {
-        let target = self.registry.target(gvr, namespace, name, subresource)?;
-        Ok(self.registry.patch(&target, &self.caller(), Patch::Strategic(patch)).await?.0)
+        self.0.strategic_patch(gvr, place, patch).await
     }
 
     /// Binds a pod to a node.
     pub(super) async fn bind(&self, pod: &Object, node: &str) -> Result<(), Status> {
-        let target = self.registry.target(&core("pods"), pod.namespace(), pod.name(), "binding")?;
-        let binding = json!({
-            "apiVersion": "v1", "kind": "Binding",
-            "metadata": { "namespace": pod.namespace(), "name": pod.name(), "uid": pod.uid() },
-            "target": { "kind": "Node", "name": node },
-        });
-        self.registry.create(&target, &self.caller(), Body { value: binding, duplicates: Vec::new() }).await.map(drop)
+        let mut binding = Object::new("v1", "Binding", pod.namespace(), pod.name());
+        binding.set_at(&["metadata", "uid"], pod.uid());
+        binding.set("target", json!({ "kind": "Node", "name": node }));
+        self.0.create_sub(&core("pods"), "binding", binding).await.map(drop)
     }
 
     /// Deletes an object at once, if it still is the one meant.
     pub(super) async fn delete(&self, gvr: &Gvr, object: &Object) -> Result<(), Status> {
-        let target = self.registry.target(gvr, object.namespace(), object.name(), "")?;
-        let options =
-            DeleteOptions { grace_period_seconds: Some(0), uid: Some(object.uid().into()), ..DeleteOptions::default() };
-        match self.registry.delete(&target, &self.caller(), &options).await {
-            Ok(_) => Ok(()),
-            Err(status) if status.is_not_found() => Ok(()),
-            Err(status) => Err(status),
+        let policy =
+            DeletePolicy { grace: Some(Duration::ZERO), uid: Some(object.uid().into()), ..DeletePolicy::default() };
+        match self.0.delete(gvr, object.namespace(), object.name(), &policy).await {
+            Err(status) if !status.is_not_found() => Err(status),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 
@@ -97,12 +77,9 @@ impl Api {
         Follow { api: self.clone(), gvr, watcher: None, failures: 0 }
     }
 
-    async fn list_and_watch(&self, gvr: &Gvr) -> Result<(Vec<Arc<Stored>>, Watcher), Status> {
-        let target = self.registry.target(gvr, "", "", "")?;
-        let list = self.registry.list(&target, &ListOptions::default()).await?;
-        let options = ListOptions { resource_version: list.revision.to_string(), ..ListOptions::default() };
-        let watcher = self.registry.watch(&target, &options).await?;
-        Ok((list.items, watcher))
+    async fn list_and_watch(&self, gvr: &Gvr) -> Result<(Vec<Arc<Stored>>, Changes), Status> {
+        let (items, revision) = self.0.list(gvr, "", "").await?;
+        Ok((items, self.0.watch(gvr, "", "", revision).await?))
     }
 }
 
@@ -121,7 +98,7 @@ pub(super) enum Change {
 pub(super) struct Follow {
     api: Api,
     gvr: Gvr,
-    watcher: Option<Watcher>,
+    watcher: Option<Changes>,
     failures: u32,
 }
 
@@ -173,8 +150,8 @@ impl Follow {
 }
 
 /// How long to wait after so many failures in a row.
-pub(super) fn retry_delay(failures: u32) -> std::time::Duration {
-    std::time::Duration::from_millis(100 << failures.min(7))
+pub(super) fn retry_delay(failures: u32) -> Duration {
+    Duration::from_millis(100 << failures.min(7))
 }
 
 /// A time for `metadata` and `status`, or null.

@@ -51,9 +51,9 @@ pub use self::{
     script::{ANNOTATION, ExecRule, LogLine, Script},
 };
 use crate::{
+    actor::Server,
     base::{Object, Status, Stored},
     clock::{Clock, time_text},
-    registry::Registry,
 };
 
 /// What runs the programs of containers.
@@ -144,17 +144,13 @@ fn place(object: &Object) -> (String, String) {
 impl Kubelet {
     /// Starts the kubelet; it stops, and with it all that runs in its pods, when the token is cancelled. All its tasks are in
     /// `tasks`.
-    pub fn start(registry: &Registry, settings: Settings, stop: CancellationToken, tasks: TaskTracker) -> Self {
+    pub fn start(server: &Server, settings: Settings, stop: CancellationToken, tasks: TaskTracker) -> Self {
         let first = settings.nodes.first().cloned().unwrap_or_default();
         let user = format!("system:node:{first}");
-        let node_api = Api::new(registry, &user, &["system:nodes"], "kubelet");
-        let scheduler_api = Api::new(registry, "system:kube-scheduler", &[], "kube-scheduler");
-        let volume_api = Api::new(
-            registry,
-            "system:serviceaccount:kube-system:persistent-volume-binder",
-            &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
-            "kube-controller-manager",
-        );
+        let node_api = Api::new(server, &user, "kubelet");
+        let scheduler_api = Api::new(server, "system:kube-scheduler", "kube-scheduler");
+        let volume_api =
+            Api::new(server, "system:serviceaccount:kube-system:persistent-volume-binder", "kube-controller-manager");
         let inner = Arc::new(Inner {
             node_events: Events::new(&node_api, "kubelet", &first),
             scheduler_events: Events::new(&scheduler_api, "default-scheduler", "fake-apiserver"),

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     base::Gvr,
     ids::Ids,
-    registry::{Caller, DeleteOptions, ListOptions, Target},
+    registry::{Caller, DeleteOptions, ListOptions, Registry, Target},
 };
 
 struct Cluster {
@@ -30,7 +30,7 @@ impl Cluster {
         account.set_at(&["metadata", "labels"], json!({}));
         let target = registry.target(&core("serviceaccounts"), "default", "", "").unwrap();
         registry.create(&target, &Caller::default(), account.into()).await.unwrap();
-        let kubelet = Kubelet::start(&registry, settings, stop.clone(), tasks.clone());
+        let kubelet = Kubelet::start(&registry.clone().into(), settings, stop.clone(), tasks.clone());
         Self { registry, kubelet, stop, tasks }
     }
 

@@ -5,9 +5,8 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::{
-    actor::Api,
+    actor::{Api, Server},
     base::{Gvr, Object, Status},
-    registry::Registry,
 };
 
 /// Why the definitions could not be installed.
@@ -55,8 +54,8 @@ pub fn definition(manifest: &str) -> Result<Object, InstallError> {
 ///
 /// # Errors
 /// If the API refuses one.
-pub async fn install(registry: &Registry, definitions: &[Object]) -> Result<(), InstallError> {
-    let api = Api::new(registry.clone(), "system:admin", "kubectl-create");
+pub async fn install(server: &Server, definitions: &[Object]) -> Result<(), InstallError> {
+    let api = Api::new(server.clone(), "system:admin", "kubectl-create");
     let gvr = Gvr::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
     for definition in definitions {
         match api.create(&gvr, definition.clone()).await {

@@ -16,7 +16,7 @@ pub use self::{
     install::{InstallError, definition, install},
     keys::name_hash,
 };
-use crate::{actor::Api, registry::Registry};
+use crate::actor::{Api, Server};
 
 /// What the controllers want to be told; upstream's flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +32,9 @@ impl Default for Settings {
 }
 
 /// Starts the controllers on the tracker; they end with the token. The definitions must be installed.
-pub fn start(registry: &Registry, settings: &Settings, tasks: &TaskTracker, token: &CancellationToken) {
+pub fn start(server: &Server, settings: &Settings, tasks: &TaskTracker, token: &CancellationToken) {
     let user = "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
-    let api = Api::new(registry.clone(), user, "agent-sandbox-controller");
+    let api = Api::new(server.clone(), user, "agent-sandbox-controller");
     tasks.spawn(lifecycle::run(api, settings.clone(), token.clone()));
 }
 

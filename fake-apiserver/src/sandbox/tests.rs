@@ -9,6 +9,7 @@ use crate::{
     clock::Clock,
     controllers,
     ids::Ids,
+    registry::Registry,
 };
 
 const DEFINITION: &str = include_str!("../../../manifests/crds/agents.x-k8s.io_sandboxes.yaml");
@@ -25,9 +26,9 @@ impl World {
         let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
         let registry = Registry::new(clock, Ids::seeded(1));
         let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
-        install(&registry, &[super::definition(DEFINITION).unwrap()]).await.unwrap();
-        controllers::start(&registry, &controllers::Settings::default(), &tasks, &token);
-        super::start(&registry, &Settings::default(), &tasks, &token);
+        install(&registry.clone().into(), &[super::definition(DEFINITION).unwrap()]).await.unwrap();
+        controllers::start(&registry.clone().into(), &controllers::Settings::default(), &tasks, &token);
+        super::start(&registry.clone().into(), &Settings::default(), &tasks, &token);
         let world = Self { api: Api::new(registry, "system:admin", "test"), tasks, token };
         world.create(&Gvr::new("", "v1", "namespaces"), Object::new("v1", "Namespace", "", "ns")).await;
         world.settle().await;

@@ -4,10 +4,19 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
 
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Client, Config,
+    api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::wait::await_condition,
+};
 use rstest::rstest;
+use serde_json::json;
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fake-apiserver"));
@@ -25,6 +34,7 @@ fn refused(output: &Output, says: &str) {
 #[rstest]
 #[case(&["serve", "--nonsense"], "unexpected argument '--nonsense'")]
 #[case(&["serve", "--bind", "nowhere"], "invalid value 'nowhere' for '--bind")]
+#[case(&["controllers", "--kubeconfig", "/no/such/config"], "cannot read the kubeconfig /no/such/config")]
 #[case(&["run"], "required arguments were not provided")]
 #[case(&["run", "--", "/no/such/program"], "cannot run /no/such/program")]
 #[case(&["serve", "--kubeconfig", "/no/such/folder/config"], "cannot write the kubeconfig /no/such/folder/config")]
@@ -79,4 +89,51 @@ fn called_with_nothing_it_says_what_to_type_next() {
     assert!(lines[2].contains("kubectl") && lines[3].contains("kubectl"), "{lines:?}");
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// A child of ours that has said that it is ready.
+fn ready(command: &mut Command) -> (Child, String) {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find(|line| line.starts_with("ready ")).expect("it gets ready");
+    (child, line)
+}
+
+fn interrupt(child: &mut Child) -> Option<i32> {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    child.wait().unwrap().code()
+}
+
+#[tokio::test]
+async fn controllers_outside_the_server_make_a_sandbox_ready_and_give_up_their_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    let mut serve = program();
+    let (mut server, _) =
+        ready(serve.args(["serve", "--no-kubelet", "--no-sandbox-controllers", "--kubeconfig"]).arg(&file));
+    let (mut controllers, line) = ready(program().args(["controllers", "--kubeconfig"]).arg(&file));
+    assert!(line.starts_with("ready https://127.0.0.1:"), "{line}");
+
+    let (kubeconfig, options) = (Kubeconfig::read_from(&file).unwrap(), KubeConfigOptions::default());
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+    let client = Client::try_from(config).unwrap();
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("agents.x-k8s.io", "v1beta1", "Sandbox"));
+    let resource = ApiResource { plural: "sandboxes".into(), ..resource };
+    let sandboxes: Api<DynamicObject> = Api::default_namespaced_with(client.clone(), &resource);
+    let sandbox = DynamicObject::new("outside", &resource).data(json!({
+        "spec": {"podTemplate": {"spec": {"containers": [{"name": "main", "image": "busybox"}]}}},
+    }));
+    sandboxes.create(&PostParams::default(), &sandbox).await.unwrap();
+    let is_ready = |object: Option<&DynamicObject>| {
+        let conditions = object.and_then(|object| object.data["status"]["conditions"].as_array());
+        conditions.is_some_and(|list| list.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+    };
+    let waited = await_condition(sandboxes, "outside", is_ready);
+    tokio::time::timeout(Duration::from_secs(20), waited).await.expect("Ready in time").unwrap();
+
+    assert_eq!(interrupt(&mut controllers), Some(0));
+    let leases: Api<Lease> = Api::namespaced(client, "kube-system");
+    let lease = leases.get("a3317529.agent-sandbox.x-k8s.io").await.unwrap();
+    assert_eq!(lease.spec.unwrap().holder_identity.as_deref(), Some(""), "the next need not wait");
+    assert_eq!(interrupt(&mut server), Some(0));
 }

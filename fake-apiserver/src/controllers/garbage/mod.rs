@@ -13,9 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::graph::{FOREGROUND, Graph, Node, ORPHAN, OwnerState, Verdict, Work, judge};
 use crate::{
-    actor::{Api, Change, DeletePolicy, EventKind, Informer, Outcome, Queue, Served},
+    actor::{Api, Change, DeletePolicy, EventKind, Informer, Outcome, Queue, Served, Server},
     base::{Gvr, OwnerReference, Status, Stored},
-    registry::Registry,
 };
 
 /// How many UIDs of objects seen to go are remembered (as upstream's `absentOwnerCache`): their kind may be gone too, and
@@ -23,12 +22,9 @@ use crate::{
 const ABSENT_OWNERS: usize = 500;
 
 /// Runs the garbage collector until the token is cancelled.
-pub async fn run(registry: Registry, token: CancellationToken) {
-    let api = Api::new(
-        registry,
-        "system:serviceaccount:kube-system:generic-garbage-collector",
-        super::KUBE_CONTROLLER_MANAGER,
-    );
+pub async fn run(server: Server, token: CancellationToken) {
+    let api =
+        Api::new(server, "system:serviceaccount:kube-system:generic-garbage-collector", super::KUBE_CONTROLLER_MANAGER);
     let clock = api.clock().clone();
     let mut collector = Collector { api, graph: Graph::default(), queue: Queue::default(), absent: VecDeque::new() };
     let mut feeds = Feeds::default();

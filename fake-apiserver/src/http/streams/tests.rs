@@ -14,7 +14,8 @@ use crate::{clock::Clock, ids::Ids, kubelet::Settings, registry::Caller};
 async fn server(kubelet: bool) -> Streams {
     let registry = Registry::new(Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()), Ids::seeded(1));
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let kubelet = kubelet.then(|| Kubelet::start(&registry, Settings::default(), stop.clone(), tasks.clone()));
+    let kubelet =
+        kubelet.then(|| Kubelet::start(&registry.clone().into(), Settings::default(), stop.clone(), tasks.clone()));
     let streams = Streams { registry, kubelet, stop, tasks };
     for object in
         [Object::new("v1", "Namespace", "", "default"), Object::new("v1", "ServiceAccount", "default", "default")]
