@@ -16,6 +16,10 @@ tour:
 test:
     cargo test --locked --workspace
 
+# how fast it is
+bench:
+    cargo bench --locked -p fake-apiserver
+
 # what CI runs
 ci:
     bash .ci/run

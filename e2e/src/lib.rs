@@ -4,9 +4,11 @@
 //! is in `target.rs` and nowhere else. It gets a namespace of its own, waits for conditions with a deadline, and on
 //! failure the report holds what was in that namespace.
 
+pub mod claims;
 mod dump;
 pub mod lifecycle;
 mod target;
+pub mod warm_pools;
 mod world;
 
 pub use self::{target::Target, world::World};

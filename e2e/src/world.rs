@@ -4,11 +4,12 @@ use std::{fmt::Debug, time::Duration};
 
 use agent_sandbox_sdk::AgentSandboxClient;
 use anyhow::{Context, Result, anyhow};
+use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, ObjectMeta, PostParams},
+    api::{DeleteParams, ListParams, ObjectMeta, PostParams, WatchParams},
     runtime::wait::{Condition, await_condition, conditions::is_deleted},
 };
 use serde::de::DeserializeOwned;
@@ -110,6 +111,30 @@ impl World {
                 Err(anyhow!("{kind} {name}: not {what} after {DEADLINE:?}; it is {last:#?}"))
             }
         }
+    }
+
+    /// Waits until the objects of a kind are as `condition` wants them, and returns them.
+    ///
+    /// # Errors
+    /// If they are not after [`deadline`](Self::deadline).
+    pub async fn eventually_all<K>(&self, what: &str, condition: impl Fn(&[K]) -> bool) -> Result<Vec<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let api = self.api::<K>();
+        let waiting = async {
+            loop {
+                let list = api.list(&ListParams::default()).await?;
+                if condition(&list.items) {
+                    return Ok(list.items);
+                }
+                let since = list.metadata.resource_version.unwrap_or_default();
+                let mut changes = api.watch(&WatchParams::default(), &since).await?.boxed();
+                changes.try_next().await?;
+            }
+        };
+        let ended = tokio::time::timeout(DEADLINE, waiting).await;
+        ended.unwrap_or_else(|_| Err(anyhow!("{}: not {what} after {DEADLINE:?}", K::plural(&()))))
     }
 
     /// Waits until this very object is gone; one made anew under its name counts as that.

@@ -6,18 +6,22 @@ use std::{
     fs,
     io::{self, Write},
     net::SocketAddr,
+    num::NonZeroUsize,
     os::unix::{fs::OpenOptionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{ExitCode, ExitStatus},
+    time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use jiff::SignedDuration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
     base::gaps::{GAPS, Gap},
     cluster::Cluster,
+    sandbox,
 };
 
 /// Exit status when the cluster cannot start.
@@ -69,9 +73,88 @@ struct Options {
     /// No Agent Sandbox controllers.
     #[arg(long)]
     no_sandbox_controllers: bool,
+    #[command(flatten)]
+    sandbox: SandboxFlags,
     /// Containers are real, isolated processes of this machine.
     #[arg(long)]
     real_processes: bool,
+}
+
+/// Flags of upstream's agent-sandbox-controller, by their names there.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Agent Sandbox controllers")]
+struct SandboxFlags {
+    /// What the names of Services end in.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    cluster_domain: String,
+    /// How long a change of a running pod's metadata waits for others, one second at most.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    sandbox_write_behind_window: Duration,
+    /// Claims are served without telling of it in events.
+    #[arg(long, default_value_t = false, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    disable_claim_events: bool,
+    /// Claims do not say when they were first seen.
+    #[arg(long, default_value_t = false, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    disable_claim_observability_annotations: bool,
+    /// A cluster autoscaler may evict the members of pools.
+    #[arg(long, default_value_t = true, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    enable_warm_pool_eviction: bool,
+    /// How many members one pass over a pool creates or deletes at most.
+    #[arg(long, value_name = "NUMBER", default_value = "300")]
+    sandbox_warm_pool_max_batch_size: NonZeroUsize,
+    /// How long after members of a pool were taken new ones are made.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    sandbox_warm_pool_replenish_delay: Duration,
+    /// How many members a pool makes per second at most; 0 for any number.
+    #[arg(long, value_name = "NUMBER", default_value = "0", value_parser = rate)]
+    sandbox_warm_pool_max_refill_rate: f64,
+    /// How long a member of a pool may take to become ready before it is replaced.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = positive_duration)]
+    sandbox_warm_pool_readiness_grace_period: Duration,
+    /// How often a pool is looked at that holds members which cannot be scheduled.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = positive_duration)]
+    sandbox_warm_pool_unschedulable_recheck_interval: Duration,
+}
+
+impl SandboxFlags {
+    fn settings(self) -> sandbox::Settings {
+        sandbox::Settings {
+            cluster_domain: self.cluster_domain,
+            sandbox_write_behind_window: self.sandbox_write_behind_window,
+            disable_claim_events: self.disable_claim_events,
+            disable_claim_observability_annotations: self.disable_claim_observability_annotations,
+            warm_pools: sandbox::PoolSettings {
+                enable_warm_pool_eviction: self.enable_warm_pool_eviction,
+                max_batch_size: self.sandbox_warm_pool_max_batch_size.get(),
+                replenish_delay: self.sandbox_warm_pool_replenish_delay,
+                max_refill_rate: self.sandbox_warm_pool_max_refill_rate,
+                readiness_grace_period: self.sandbox_warm_pool_readiness_grace_period,
+                unschedulable_recheck_interval: self.sandbox_warm_pool_unschedulable_recheck_interval,
+            },
+            ..sandbox::Settings::default()
+        }
+    }
+}
+
+/// A duration as Go writes them: `90s`, `1m30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = if text == "0" { Ok(SignedDuration::ZERO) } else { text.parse::<SignedDuration>() };
+    let duration = parsed.map_err(|error| error.to_string())?;
+    Duration::try_from(duration).map_err(|_| "must not be negative".to_owned())
+}
+
+/// A number per second.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if rate.is_finite() && rate >= 0.0 { Ok(rate) } else { Err("must be a finite number, 0 or more".to_owned()) }
+}
+
+/// As [`duration`], more than none.
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("must be a positive duration".to_owned()),
+        duration => Ok(duration),
+    }
 }
 
 /// Runs the program with the arguments of the process.
@@ -137,6 +220,7 @@ async fn run(options: Options, command: Option<Vec<String>>, hint: bool) -> Resu
         .seed(options.seed)
         .kubelet(!options.no_kubelet)
         .sandbox_controllers(!options.no_sandbox_controllers)
+        .sandbox_settings(options.sandbox.settings())
         .real_processes(options.real_processes);
     if let Some(token) = &options.token {
         builder = builder.token(token);
@@ -284,5 +368,36 @@ mod tests {
         fs::create_dir(&taken).unwrap();
         assert!(KubeconfigFile::write(Some(taken), "text").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    fn settings(flags: &[&str]) -> Result<sandbox::Settings, String> {
+        let arguments = ["fake-apiserver", "serve"].iter().chain(flags);
+        match Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.command {
+            Some(Command::Serve(options)) => Ok(options.sandbox.settings()),
+            _ => unreachable!("parsed as serve"),
+        }
+    }
+
+    #[test]
+    fn without_flags_the_controllers_behave_as_upstreams_do_without() {
+        assert_eq!(settings(&[]), Ok(sandbox::Settings::default()));
+    }
+
+    #[test]
+    fn the_controllers_flags_are_written_as_for_upstreams() {
+        let flags = [
+            "--cluster-domain=example.org",
+            "--sandbox-write-behind-window=500ms",
+            "--disable-claim-events",
+            "--enable-warm-pool-eviction=false",
+            "--sandbox-warm-pool-readiness-grace-period=1m30s",
+        ];
+        let found = settings(&flags).unwrap();
+        assert_eq!(found.cluster_domain, "example.org");
+        assert_eq!(found.sandbox_write_behind_window, Duration::from_millis(500));
+        assert!(found.disable_claim_events && !found.warm_pools.enable_warm_pool_eviction);
+        assert_eq!(found.warm_pools.readiness_grace_period, Duration::from_secs(90));
+        assert!(settings(&["--sandbox-warm-pool-readiness-grace-period=0"]).is_err());
+        assert!(settings(&["--sandbox-warm-pool-replenish-delay=-1s"]).is_err());
     }
 }

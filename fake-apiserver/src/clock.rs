@@ -6,7 +6,10 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -76,6 +79,12 @@ impl Clock {
         self.sleep_until(deadline).await;
     }
 
+    /// Waits until the time has come, as a value: for who waits again and again for the same time.
+    pub fn alarm(&self, deadline: Timestamp) -> Alarm {
+        let clock = self.clone();
+        Alarm(Box::pin(async move { clock.sleep_until(deadline).await }))
+    }
+
     /// Runs a future for at most that long; `None` when time ran out.
     pub async fn timeout<T>(&self, duration: Duration, future: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
@@ -89,7 +98,8 @@ impl Clock {
     pub async fn advance(&self, duration: Duration) {
         let end = self.now().saturating_add(signed(duration)).expect("a duration is no calendar unit");
         loop {
-            let now = self.now();
+            // Where time is real it may have passed the end meanwhile.
+            let now = self.now().min(end);
             let next =
                 self.0.deadlines.lock().expect("no panic under this lock").range(now..=end).next().map(|(t, _)| *t);
             let target = next.unwrap_or(end);
@@ -102,6 +112,23 @@ impl Clock {
                 return;
             }
         }
+    }
+}
+
+/// A wait for a time; see [`Clock::alarm`]. It is ready once.
+pub struct Alarm(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Alarm")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, LazyLock, Mutex},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -16,12 +16,16 @@ use tokio::{io::DuplexStream, net::TcpListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::bootstrap,
     actor::Server,
-    base::{Gvr, Object, Status},
+    base::{
+        Gvr, Object, Status,
+        user::{AUTHENTICATED, account_groups, as_account},
+    },
     clock::Clock,
     controllers,
     http::{
-        Api, Streams, Tokens,
+        Api, Streams, admin,
         tls::{self, Authority},
     },
     ids::Ids,
@@ -47,20 +51,6 @@ const PIPE_BYTES: usize = 64 * 1024;
 /// is made when a door opens, and from chance that no seed gives.
 const NO_DOOR_CA: &str = include_str!("http/no-door-ca.pem");
 
-/// The definitions of the sandbox kinds, read once per process.
-static DEFINITIONS: LazyLock<Vec<Object>> = LazyLock::new(|| {
-    let manifests = [include_str!("../../manifests/crds/agents.x-k8s.io_sandboxes.yaml")];
-    manifests
-        .into_iter()
-        .map(|text| sandbox::definition(text).expect("the manifests of the project are read"))
-        .collect()
-});
-
-/// The definitions of the sandbox kinds.
-pub(crate) fn definitions() -> &'static [Object] {
-    &DEFINITIONS
-}
-
 /// Namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
@@ -82,6 +72,7 @@ pub struct ClusterBuilder {
     clock: Start,
     kubelet: bool,
     sandbox_controllers: bool,
+    sandbox_settings: sandbox::Settings,
     real_processes: bool,
     tokens: Vec<String>,
 }
@@ -123,6 +114,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// How the Agent Sandbox controllers behave; as upstream's do without flags by default.
+    pub fn sandbox_settings(mut self, settings: sandbox::Settings) -> Self {
+        self.sandbox_settings = settings;
+        self
+    }
+
     /// Whether containers run as real, isolated processes of this machine; off by default. It needs bubblewrap.
     pub fn real_processes(mut self, on: bool) -> Self {
         self.real_processes = on;
@@ -155,9 +152,8 @@ impl ClusterBuilder {
         }
         let registry = Registry::new(clock, Ids::seeded(self.seed));
         first_objects(&registry).await?;
-        let mut tokens = Tokens::default();
         for token in &self.tokens {
-            tokens.add_admin(token);
+            registry.add_token(token, admin());
         }
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let kubelet =
@@ -165,7 +161,7 @@ impl ClusterBuilder {
         let streams = Streams { registry: registry.clone(), kubelet, stop: stop.clone(), tasks: tasks.clone() };
         let cluster = Cluster {
             registry,
-            api: Api::new(tokens, streams),
+            api: Api::new(streams),
             stop,
             tasks,
             authority: Mutex::default(),
@@ -176,8 +172,10 @@ impl ClusterBuilder {
         controllers::start(&server, &controllers::Settings::default(), tasks, stop);
         cluster.publish_ca(NO_DOOR_CA);
         if self.sandbox_controllers {
-            sandbox::install(&server, definitions()).await.map_err(|error| Status::unexpected(error.to_string()))?;
-            sandbox::start(&server, &sandbox::Settings::default(), tasks, stop);
+            sandbox::install(&server, sandbox::definitions())
+                .await
+                .map_err(|error| Status::unexpected(error.to_string()))?;
+            sandbox::start(&server, &self.sandbox_settings, tasks, stop);
         }
         Ok(cluster)
     }
@@ -210,6 +208,7 @@ impl Cluster {
             clock: Start::At(EPOCH.parse().expect("a constant time")),
             kubelet: true,
             sandbox_controllers: true,
+            sandbox_settings: sandbox::Settings::default(),
             real_processes: false,
             tokens: Vec::new(),
         }
@@ -225,17 +224,46 @@ impl Cluster {
         &self.registry
     }
 
-    /// A client over memory, in the namespace `default`. It is the administrator.
+    /// A client over memory, in the namespace `default`. It is the administrator, who may do everything.
     pub fn client(&self) -> kube::Client {
+        self.client_of(admin())
+    }
+
+    /// A client over memory that is somebody else, and may do what roles and bindings allow. The groups are added to
+    /// `system:authenticated`, and to a service account's own (`system:serviceaccount:NAMESPACE:NAME`); nobody looks
+    /// whether that account exists.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// use k8s_openapi::api::core::v1::Secret;
+    ///
+    /// let cluster = fake_apiserver::Cluster::builder().start().await.unwrap();
+    /// let secrets: kube::Api<Secret> = kube::Api::all(cluster.client_as("alice", &["devs"]));
+    /// let Err(kube::Error::Api(status)) = secrets.list(&Default::default()).await else { panic!("alice is no admin") };
+    /// assert_eq!(status.code, 403);
+    /// # cluster.shutdown().await;
+    /// # }
+    /// ```
+    pub fn client_as(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let mut all = as_account(user).map(|(namespace, _)| account_groups(namespace)).unwrap_or_default();
+        all.extend(groups.iter().map(|group| (*group).to_owned()));
+        all.push(AUTHENTICATED.into());
+        self.client_of(User::new(user, all))
+    }
+
+    fn client_of(&self, user: User) -> kube::Client {
         let (api, tasks) = (self.api.clone(), self.tasks.clone());
-        let service = tower::service_fn(move |request: http::Request<Body>| send(api.clone(), tasks.clone(), request));
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            send(api.clone(), user.clone(), tasks.clone(), request)
+        });
         kube::Client::new(service, "default")
     }
 
     /// A connection over memory, for clients that speak HTTP/1.1 themselves. Who holds it is the administrator.
     pub fn connect(&self) -> DuplexStream {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        self.tasks.spawn(self.api.clone().serve_memory(theirs));
+        self.tasks.spawn(self.api.clone().serve_memory(theirs, admin()));
         ours
     }
 
@@ -280,11 +308,14 @@ impl Cluster {
         for resource in self.registry.stored_resources() {
             let Ok(target) = self.registry.target(&resource.gvr, "", "", "") else { continue };
             let Ok(list) = self.registry.list(&target, &ListOptions::default()).await else { continue };
-            if list.items.is_empty() {
+            // The roles that every cluster has tell nothing about this one.
+            let (key, value) = bootstrap::LABEL;
+            let items: Vec<_> = list.items.iter().filter(|item| item.label(key) != Some(value)).collect();
+            if items.is_empty() {
                 continue;
             }
             out.push_str(&format!("\n{}\n", resource.gvr));
-            for item in &list.items {
+            for item in items {
                 out.push_str(&line(item));
             }
         }
@@ -314,6 +345,7 @@ async fn first_objects(registry: &Registry) -> Result<(), Status> {
     for name in NAMESPACES {
         create(registry, "v1", "namespaces", "", &Object::new("v1", "Namespace", "", name)).await?;
     }
+    registry.make_first_roles();
     let mut service = Object::new("v1", "Service", "default", "kubernetes");
     service.set_at(&["metadata", "labels"], json!({"component": "apiserver", "provider": "kubernetes"}));
     service.set(
@@ -336,7 +368,7 @@ async fn create(
 ) -> Result<(), Status> {
     let target = registry.target(&Gvr::new("", version, plural), namespace, "", "")?;
     let caller = Caller {
-        user: User { name: "system:apiserver".into(), uid: String::new(), groups: vec!["system:masters".into()] },
+        user: User::new("system:apiserver", ["system:masters"]),
         manager: "kube-apiserver".into(),
         validation: FieldValidation::Strict,
         ..Caller::default()
@@ -376,11 +408,12 @@ fn line(object: &Object) -> String {
 /// Sends a request over a memory pipe of its own.
 async fn send(
     api: Arc<Api>,
+    user: User,
     tasks: TaskTracker,
     mut request: http::Request<Body>,
 ) -> Result<http::Response<hyper::body::Incoming>, hyper::Error> {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    tasks.spawn(api.serve_memory(theirs));
+    tasks.spawn(api.serve_memory(theirs, user));
     let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await?;
     tasks.spawn(async move {
         if let Err(error) = connection.with_upgrades().await {

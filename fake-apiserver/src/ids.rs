@@ -7,6 +7,8 @@ use rand::{Rng, RngExt, SeedableRng, rngs::ChaCha8Rng};
 /// The letters of generated suffixes: no vowels, so that no words appear (`k8s.io/apimachinery/pkg/util/rand`).
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// A shared source of UIDs, name suffixes and other chance; clones draw from the same stream.
 #[derive(Clone, Debug)]
 pub struct Ids(Arc<Mutex<ChaCha8Rng>>);
@@ -27,8 +29,14 @@ impl Ids {
         self.with(|rng| rng.fill_bytes(&mut bytes));
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        let mut uid = String::with_capacity(36);
+        for (index, byte) in bytes.into_iter().enumerate() {
+            if [4, 6, 8, 10].contains(&index) {
+                uid.push('-');
+            }
+            uid.extend([byte >> 4, byte & 0x0f].map(|digit| HEX[usize::from(digit)] as char));
+        }
+        uid
     }
 
     /// A suffix for `generateName` and the like, of upstream's letters.

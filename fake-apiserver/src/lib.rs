@@ -52,6 +52,7 @@
 //! [`base::gaps::GAPS`] is the whole list. What is on it answers 501 or does what the row says; nothing is answered with an
 //! empty 200.
 
+pub mod access;
 pub mod actor;
 pub mod admission;
 pub mod base;

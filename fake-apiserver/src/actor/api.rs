@@ -13,11 +13,15 @@ use serde_json::{Value, json};
 
 use super::remote::{Remote, RemoteWatch};
 use crate::{
-    base::{Gvr, Object, Status, Stored, names::split_api_version},
+    base::{
+        Gvr, Object, Status, Stored, User,
+        names::split_api_version,
+        user::{AUTHENTICATED, account_groups, as_account},
+    },
     clock::{Clock, micro_time_text, time_text},
     ids::Ids,
     registry::{
-        Body, Caller, DeleteOptions, FieldValidation, ListOptions, Patch, Registry, Resource, User, WatchEvent, Watcher,
+        Body, Caller, DeleteOptions, FieldValidation, ListOptions, Patch, Registry, Resource, WatchEvent, Watcher,
     },
 };
 
@@ -86,6 +90,20 @@ pub struct Api {
     user: User,
     manager: Arc<str>,
     events: Arc<AtomicI64>,
+    #[cfg(test)]
+    disturbance: Option<Disturbance>,
+}
+
+/// What chance does to an actor's calls in tests: others go first, and calls fail, before or after they had their effect.
+#[cfg(test)]
+#[derive(Clone, Debug)]
+pub struct Disturbance {
+    /// Where chance comes from.
+    pub ids: Ids,
+    /// How often at most others go first.
+    pub turns: u64,
+    /// Of so many moments one fails.
+    pub failure_in: u64,
 }
 
 /// A resource that is served.
@@ -151,16 +169,20 @@ impl Api {
     /// The road of a user. Service accounts and system users get the groups that authentication would give them.
     pub fn new(server: impl Into<Server>, user: &str, manager: &str) -> Self {
         let mut groups = Vec::new();
-        if let Some(account) = user.strip_prefix("system:serviceaccount:") {
-            let namespace = account.split(':').next().unwrap_or_default();
-            groups.push("system:serviceaccounts".to_owned());
-            groups.push(format!("system:serviceaccounts:{namespace}"));
+        if let Some((namespace, _)) = as_account(user) {
+            groups = account_groups(namespace);
         } else if user.starts_with("system:node:") {
             groups.push("system:nodes".to_owned());
         }
-        groups.push("system:authenticated".to_owned());
-        let user = User { name: user.into(), uid: String::new(), groups };
-        Self { server: server.into(), user, manager: manager.into(), events: Arc::default() }
+        groups.push(AUTHENTICATED.to_owned());
+        Self {
+            server: server.into(),
+            user: User::new(user, groups),
+            manager: manager.into(),
+            events: Arc::default(),
+            #[cfg(test)]
+            disturbance: None,
+        }
     }
 
     /// The same user, writing under another field manager.
@@ -223,6 +245,7 @@ impl Api {
     /// # Errors
     /// What the API answers, but 404.
     pub async fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Option<Arc<Stored>>, Status> {
+        self.disturb().await?;
         let found = match &self.server {
             Server::Here(registry) => registry.get(&registry.target(gvr, namespace, name, "")?, "").await,
             Server::There(remote) => remote.get(gvr, namespace, name).await,
@@ -239,13 +262,24 @@ impl Api {
     /// # Errors
     /// What the API answers.
     pub async fn list(&self, gvr: &Gvr, namespace: &str, selector: &str) -> Result<(Vec<Arc<Stored>>, u64), Status> {
+        self.list_named(gvr, namespace, "", selector).await
+    }
+
+    /// As [`Api::list`], of one name (`""` for all).
+    pub(super) async fn list_named(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        selector: &str,
+    ) -> Result<(Vec<Arc<Stored>>, u64), Status> {
         match &self.server {
             Server::Here(registry) => {
                 let options = ListOptions { label_selector: selector.into(), ..ListOptions::default() };
-                let list = registry.list(&registry.target(gvr, namespace, "", "")?, &options).await?;
+                let list = registry.list(&registry.target(gvr, namespace, name, "")?, &options).await?;
                 Ok((list.items, list.revision))
             }
-            Server::There(remote) => remote.list(gvr, namespace, selector).await,
+            Server::There(remote) => remote.list(gvr, namespace, name, selector).await,
         }
     }
 
@@ -254,6 +288,18 @@ impl Api {
     /// # Errors
     /// What the API answers, 410 if the revision is too old.
     pub async fn watch(&self, gvr: &Gvr, namespace: &str, selector: &str, after: u64) -> Result<Changes, Status> {
+        self.watch_named(gvr, namespace, "", selector, after).await
+    }
+
+    /// As [`Api::watch`], of one name (`""` for all).
+    pub(super) async fn watch_named(
+        &self,
+        gvr: &Gvr,
+        namespace: &str,
+        name: &str,
+        selector: &str,
+        after: u64,
+    ) -> Result<Changes, Status> {
         match &self.server {
             Server::Here(registry) => {
                 let options = ListOptions {
@@ -261,10 +307,10 @@ impl Api {
                     resource_version: after.to_string(),
                     ..ListOptions::default()
                 };
-                let watcher = registry.watch(&registry.target(gvr, namespace, "", "")?, &options).await?;
+                let watcher = registry.watch(&registry.target(gvr, namespace, name, "")?, &options).await?;
                 Ok(Changes::Here(Box::new(watcher)))
             }
-            Server::There(remote) => remote.watch(gvr, namespace, selector, after).await.map(Changes::There),
+            Server::There(remote) => remote.watch(gvr, namespace, name, selector, after).await.map(Changes::There),
         }
     }
 
@@ -273,13 +319,16 @@ impl Api {
     /// # Errors
     /// What the API answers.
     pub async fn create(&self, gvr: &Gvr, object: Object) -> Result<Arc<Stored>, Status> {
-        match &self.server {
+        self.disturb().await?;
+        let done = match &self.server {
             Server::Here(registry) => {
                 let target = registry.target(gvr, object.namespace(), "", "")?;
                 registry.create(&target, &self.caller(), object.into()).await
             }
             Server::There(remote) => remote.create(gvr, object, "", &self.manager).await,
-        }
+        }?;
+        self.disturb().await?;
+        Ok(done)
     }
 
     /// Posts to a subresource (`binding`, `eviction`) of the object that the body names.
@@ -301,13 +350,16 @@ impl Api {
     /// # Errors
     /// What the API answers, 409 if the object's version is not the newest.
     pub async fn update(&self, gvr: &Gvr, object: Object, subresource: &str) -> Result<Arc<Stored>, Status> {
-        match &self.server {
+        self.disturb().await?;
+        let done = match &self.server {
             Server::Here(registry) => {
                 let target = registry.target(gvr, object.namespace(), object.name(), subresource)?;
                 Ok(registry.update(&target, &self.caller(), Body::from(object)).await?.0)
             }
             Server::There(remote) => remote.update(gvr, object, subresource, &self.manager).await,
-        }
+        }?;
+        self.disturb().await?;
+        Ok(done)
     }
 
     /// Merge-patches an object, or through a subresource.
@@ -339,14 +391,26 @@ impl Api {
     }
 
     async fn send_patch(&self, gvr: &Gvr, place: (&str, &str, &str), patch: Patch) -> Result<Arc<Stored>, Status> {
-        match &self.server {
+        self.disturb().await?;
+        let done = match &self.server {
             Server::Here(registry) => {
                 let (namespace, name, subresource) = place;
                 let target = registry.target(gvr, namespace, name, subresource)?;
                 Ok(registry.patch(&target, &self.caller(), patch).await?.0)
             }
             Server::There(remote) => remote.patch(gvr, place, patch, &self.manager).await,
-        }
+        }?;
+        self.disturb().await?;
+        Ok(done)
+    }
+
+    /// Applies a configuration, taking its fields from whoever owns them.
+    ///
+    /// # Errors
+    /// What the API answers.
+    pub async fn apply(&self, gvr: &Gvr, object: Object) -> Result<Arc<Stored>, Status> {
+        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
+        self.send_patch(gvr, (&namespace, &name, ""), Patch::Apply { body: Body::from(object), force: true }).await
     }
 
     /// Deletes an object.
@@ -354,13 +418,15 @@ impl Api {
     /// # Errors
     /// What the API answers, 404 if there is no such object, 409 if a precondition does not hold.
     pub async fn delete(&self, gvr: &Gvr, namespace: &str, name: &str, policy: &DeletePolicy) -> Result<(), Status> {
+        self.disturb().await?;
         match &self.server {
             Server::Here(registry) => {
                 let target = registry.target(gvr, namespace, name, "")?;
                 registry.delete(&target, &self.caller(), &delete_options(policy)).await.map(drop)
             }
             Server::There(remote) => remote.delete(gvr, namespace, name, policy).await,
-        }
+        }?;
+        self.disturb().await
     }
 
     /// Deletes all objects of a resource in a namespace.
@@ -437,6 +503,13 @@ fn delete_options(policy: &DeletePolicy) -> DeleteOptions {
     }
 }
 
+#[cfg(not(test))]
+impl Api {
+    async fn disturb(&self) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 impl Api {
     /// Cuts all history away.
@@ -445,5 +518,18 @@ impl Api {
             Server::Here(registry) => registry.compact(),
             Server::There(_) => unreachable!("tests compact their own registry"),
         }
+    }
+
+    /// The same user, whose calls chance disturbs.
+    pub fn disturbed(self, disturbance: Disturbance) -> Self {
+        Self { disturbance: Some(disturbance), ..self }
+    }
+
+    async fn disturb(&self) -> Result<(), Status> {
+        let Some(Disturbance { ids, turns, failure_in }) = &self.disturbance else { return Ok(()) };
+        for _ in 0..ids.below(*turns + 1) {
+            tokio::task::yield_now().await;
+        }
+        if ids.below(*failure_in) == 0 { Err(Status::internal("drawn by chance")) } else { Ok(()) }
     }
 }

@@ -66,12 +66,13 @@ pub struct Informer {
     api: Api,
     gvr: Gvr,
     namespace: String,
+    name: String,
     selector: String,
     state: State,
     /// The newest revision seen.
     revision: u64,
-    /// Every object handed out and not gone; the store's own copies.
-    known: BTreeMap<(String, String), Arc<Stored>>,
+    /// Every object handed out and not gone, by namespace and name; the store's own copies.
+    known: BTreeMap<String, BTreeMap<String, Arc<Stored>>>,
 }
 
 impl Informer {
@@ -81,11 +82,18 @@ impl Informer {
             api,
             gvr,
             namespace: namespace.into(),
+            name: String::new(),
             selector: selector.into(),
             state: State::List(0),
             revision: 0,
             known: BTreeMap::new(),
         }
+    }
+
+    /// Follows the objects of one name alone, unless that is `""`.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.into(), ..self }
     }
 
     /// The next changes; perhaps none, when a list found nothing new. Cancel-safe.
@@ -99,7 +107,7 @@ impl Informer {
                         let wait = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(*failures - 1)).min(LONGEST_WAIT);
                         self.api.clock().sleep(wait).await;
                     }
-                    match self.api.list(&self.gvr, &self.namespace, &self.selector).await {
+                    match self.api.list_named(&self.gvr, &self.namespace, &self.name, &self.selector).await {
                         Ok((items, revision)) => {
                             self.state = State::Listed(revision);
                             self.revision = revision;
@@ -117,7 +125,8 @@ impl Informer {
                 }
                 State::Listed(revision) => {
                     let revision = *revision;
-                    match self.api.watch(&self.gvr, &self.namespace, &self.selector, revision).await {
+                    let Self { api, gvr, namespace, name, selector, .. } = &*self;
+                    match api.watch_named(gvr, namespace, name, selector, revision).await {
                         Ok(watcher) => self.state = State::Watching(watcher),
                         // Too old already: list anew at once. Anything else: later.
                         Err(error) => self.state = State::List(u32::from(error.code != 410)),
@@ -138,9 +147,12 @@ impl Informer {
     }
 
     fn replace(&mut self, items: Vec<Arc<Stored>>) -> Vec<Change> {
-        let listed: BTreeSet<_> = items.iter().map(|item| key(item)).collect();
-        let gone: Vec<_> = self.known.keys().filter(|key| !listed.contains(*key)).cloned().collect();
-        let mut changes: Vec<_> = gone.iter().filter_map(|key| self.known.remove(key)).map(Change::Gone).collect();
+        let listed: BTreeSet<_> = items.iter().map(|item| (item.namespace(), item.name())).collect();
+        let known = self.known.values().flat_map(BTreeMap::values);
+        let gone: Vec<_> =
+            known.filter(|known| !listed.contains(&(known.namespace(), known.name()))).cloned().collect();
+        gone.iter().for_each(|object| self.forget(object));
+        let mut changes: Vec<_> = gone.into_iter().map(Change::Gone).collect();
         changes.extend(items.into_iter().filter_map(|item| self.applied(item)));
         changes
     }
@@ -152,10 +164,22 @@ impl Informer {
     }
 
     fn applied(&mut self, new: Arc<Stored>) -> Option<Change> {
-        let old = self.known.insert(key(&new), new.clone());
-        match old {
+        let names = match self.known.get_mut(new.namespace()) {
+            Some(names) => names,
+            None => self.known.entry(new.namespace().into()).or_default(),
+        };
+        match names.insert(new.name().into(), new.clone()) {
             Some(old) if old.resource_version() == new.resource_version() && old.uid() == new.uid() => None,
             old => Some(Change::Applied { new, old }),
+        }
+    }
+
+    fn forget(&mut self, object: &Stored) {
+        if let Some(names) = self.known.get_mut(object.namespace()) {
+            names.remove(object.name());
+            if names.is_empty() {
+                self.known.remove(object.namespace());
+            }
         }
     }
 
@@ -169,7 +193,7 @@ impl Informer {
                 }
                 WatchEvent::Deleted(object) => {
                     self.saw(&object);
-                    self.known.remove(&key(&object));
+                    self.forget(&object);
                     changes.push(Change::Gone(object));
                 }
                 WatchEvent::Bookmark(revision, _) => self.revision = revision,
@@ -182,8 +206,4 @@ impl Informer {
         }
         changes
     }
-}
-
-fn key(object: &Stored) -> (String, String) {
-    (object.namespace().into(), object.name().into())
 }

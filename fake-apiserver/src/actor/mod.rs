@@ -15,6 +15,8 @@ use std::fmt::Debug;
 use futures::{FutureExt, StreamExt, stream, stream::BoxStream};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+pub use self::api::Disturbance;
 pub use self::{
     api::{Api, Changes, DeletePolicy, EventKind, Served, Server},
     informer::{Change, Informer},
@@ -33,6 +35,8 @@ pub struct Source<K> {
     pub gvr: Gvr,
     /// Namespace, `""` for all.
     pub namespace: String,
+    /// Name, `""` for all.
+    pub name: String,
     /// Label selector, `""` for everything.
     pub selector: String,
     /// The keys that a change concerns.
@@ -42,7 +46,14 @@ pub struct Source<K> {
 impl<K> Source<K> {
     /// All objects of a resource.
     pub fn all(gvr: Gvr, to_keys: impl FnMut(&Change) -> Vec<K> + Send + 'static) -> Self {
-        Self { gvr, namespace: String::new(), selector: String::new(), to_keys: Box::new(to_keys) }
+        let (namespace, name, selector) = Default::default();
+        Self { gvr, namespace, name, selector, to_keys: Box::new(to_keys) }
+    }
+
+    /// Narrows to the objects of a name.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.into(), ..self }
     }
 
     /// Narrows to a label selector.
@@ -55,7 +66,7 @@ impl<K> Source<K> {
     where
         K: Send + 'static,
     {
-        let informer = Informer::new(api.clone(), self.gvr, &self.namespace, &self.selector);
+        let informer = Informer::new(api.clone(), self.gvr, &self.namespace, &self.selector).named(&self.name);
         stream::unfold((informer, self.to_keys), async |(mut informer, mut to_keys)| {
             let changes = informer.next().await;
             let keys = changes.iter().flat_map(&mut to_keys).collect();

@@ -143,9 +143,11 @@ impl Remote {
         &self,
         gvr: &Gvr,
         namespace: &str,
+        name: &str,
         selector: &str,
     ) -> Result<(Vec<Arc<Stored>>, u64), Status> {
         let mut options = ListParams::default().labels(selector).limit(PAGE);
+        options.field_selector = by_name(name);
         let mut items = Vec::new();
         loop {
             let request = Request::new(path(gvr, namespace)).list(&options).map_err(unbuilt)?;
@@ -176,10 +178,12 @@ impl Remote {
         &self,
         gvr: &Gvr,
         namespace: &str,
+        name: &str,
         selector: &str,
         after: u64,
     ) -> Result<RemoteWatch, Status> {
-        let options = WatchParams::default().labels(selector);
+        let mut options = WatchParams::default().labels(selector);
+        options.field_selector = by_name(name);
         let request = Request::new(path(gvr, namespace)).watch(&options, &after.to_string()).map_err(unbuilt)?;
         let events = self.client.request_events::<Value>(request).await.map_err(status)?;
         let events = events.map(|event| match event {
@@ -235,12 +239,16 @@ impl Remote {
         patch: Patch,
         manager: &str,
     ) -> Result<Arc<Stored>, Status> {
+        let mut options = PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() };
         let patch = match patch {
-            Patch::Json(_) | Patch::Apply { .. } => return Err(Status::unexpected("actors send no such patch")),
+            Patch::Json(_) => return Err(Status::unexpected("actors send no such patch")),
+            Patch::Apply { body, force } => {
+                options.force = force;
+                KubePatch::Apply(body.value)
+            }
             Patch::Merge(patch) => KubePatch::Merge(patch),
             Patch::Strategic(patch) => KubePatch::Strategic(patch),
         };
-        let options = PatchParams { field_manager: Some(manager.into()), ..PatchParams::default() };
         let request = Request::new(path(gvr, namespace));
         let request = match subresource {
             "" => request.patch(name, &options, &patch),
@@ -267,6 +275,11 @@ impl Remote {
     }
 }
 
+/// The field selector of one name; none for `""`.
+fn by_name(name: &str) -> Option<String> {
+    (!name.is_empty()).then(|| format!("metadata.name={name}"))
+}
+
 /// The path of a collection.
 fn path(gvr: &Gvr, namespace: &str) -> String {
     let Gvr { group, version, resource } = gvr;
@@ -278,6 +291,8 @@ fn path(gvr: &Gvr, namespace: &str) -> String {
 }
 
 fn bytes(object: &Object) -> Vec<u8> {
+    let mut object = object.clone();
+    object.unpack();
     serde_json::to_vec(object.as_map()).expect("a JSON value encodes")
 }
 

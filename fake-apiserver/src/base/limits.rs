@@ -8,8 +8,21 @@ pub const BODY_BYTES: usize = 3 * 1024 * 1024;
 /// Levels of nesting in a body; 400 beyond. Bounds the stack of everything that walks an object.
 pub const DEPTH: usize = 100;
 
+/// Series of the metrics of requests (one for each verb, resource, code …); what is beyond is not counted.
+pub const METRIC_SERIES: usize = 10_000;
+
+/// Messages in a protobuf body; 400 beyond. An empty one takes two bytes there and a thousand in memory.
+pub const PROTOBUF_MESSAGES: usize = 200_000;
+
 /// Operations of one JSON patch; 413 beyond. Upstream's `maxJSONPatchOperations`.
 pub const JSON_PATCH_OPERATIONS: usize = 10_000;
+
+/// Estimated cost of one CEL rule or message, for all values that an object may have; 422 beyond. Upstream's
+/// `StaticEstimatedCostLimit`.
+pub const RULE_COST: u64 = 10_000_000;
+
+/// Estimated cost of all CEL rules of a schema; 422 beyond. Upstream's `StaticEstimatedCRDCostLimit`.
+pub const SCHEMA_RULES_COST: u64 = 100_000_000;
 
 /// Events kept for each resource; a watch or page from before them gets 410.
 pub const EVENT_LOG: usize = 10_000;

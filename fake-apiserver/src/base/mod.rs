@@ -1,7 +1,7 @@
 //! Vocabulary: pure values that every other room speaks. No I/O, no tasks, no clock.
 //!
-//! In reading order: [`names`], [`object`], [`status`], [`selector`], [`patch`], [`quantity`],
-//! [`limits`], [`gaps`].
+//! In reading order: [`names`], [`object`], [`user`], [`status`], [`selector`], [`patch`], [`quantity`],
+//! [`value`], [`limits`], [`gaps`].
 
 pub mod gaps;
 pub mod limits;
@@ -11,7 +11,10 @@ pub mod patch;
 pub mod quantity;
 pub mod selector;
 pub mod status;
+pub mod user;
+pub mod value;
 
 pub use names::{Gvk, Gvr, Key};
-pub use object::{Object, OwnerReference, Stored};
+pub use object::{Converter, Object, OwnerReference, Stored};
 pub use status::{FieldError, Status};
+pub use user::User;

@@ -2,17 +2,33 @@
 
 use std::{collections::BTreeMap, ops::Deref, sync::OnceLock};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// A Kubernetes object: any kind, any version.
 ///
 /// Reading never fails: what is absent or of another type reads as empty. The schema, not this type, says what is allowed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Object(Map<String, Value>);
+pub struct Object(Value); // always a map
+
+impl Default for Object {
+    fn default() -> Self {
+        Self(Value::Object(Map::new()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Map::deserialize(deserializer).map(|map| Self(Value::Object(map)))
+    }
+}
+
+/// Converts objects of one kind to an `apiVersion`, or says why not: what a ConversionReview asks. The answer has as many
+/// objects, in the same order. Of their metadata only labels and annotations may differ.
+pub type Converter = fn(Vec<Object>, &str) -> Result<Vec<Object>, String>;
 
 /// One entry of `metadata.ownerReferences`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,51 +65,63 @@ impl Object {
 
     /// The object in a JSON value; `None` where the value is no map.
     pub fn from_value(value: Value) -> Option<Self> {
-        match value {
-            Value::Object(map) => Some(Self(map)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => None,
-        }
+        value.is_object().then_some(Self(value))
     }
 
     /// The object as a JSON value.
     pub fn into_value(self) -> Value {
-        Value::Object(self.0)
+        self.0
+    }
+
+    /// The object as a JSON value.
+    pub fn as_value(&self) -> &Value {
+        &self.0
     }
 
     /// A copy as a JSON value.
     pub fn to_value(&self) -> Value {
-        Value::Object(self.0.clone())
+        self.0.clone()
     }
 
     /// The members.
     pub fn as_map(&self) -> &Map<String, Value> {
-        &self.0
+        match &self.0 {
+            Value::Object(map) => map,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                unreachable!("an object is a map")
+            }
+        }
     }
 
     /// The members, to change.
     pub fn as_map_mut(&mut self) -> &mut Map<String, Value> {
-        &mut self.0
+        match &mut self.0 {
+            Value::Object(map) => map,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                unreachable!("an object is a map")
+            }
+        }
     }
 
     /// A top-level member.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key)
+        self.as_map().get(key)
     }
 
     /// Sets a top-level member.
     pub fn set(&mut self, key: &str, value: impl Into<Value>) {
-        self.0.insert(key.into(), value.into());
+        self.as_map_mut().insert(key.into(), value.into());
     }
 
     /// Removes a top-level member.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.0.remove(key)
+        self.as_map_mut().remove(key)
     }
 
     /// What stands at a path of member names, or `None`.
     pub fn at(&self, path: &[&str]) -> Option<&Value> {
         let (first, rest) = path.split_first()?;
-        rest.iter().try_fold(self.0.get(*first)?, |value, key| value.get(key))
+        rest.iter().try_fold(self.get(first)?, |value, key| value.get(key))
     }
 
     /// The text at a path, or `""`.
@@ -107,7 +135,7 @@ impl Object {
     /// If the path is empty.
     pub fn set_at(&mut self, path: &[&str], value: impl Into<Value>) {
         let (last, parents) = path.split_last().expect("set_at needs a path");
-        let mut map = &mut self.0;
+        let mut map = self.as_map_mut();
         for key in parents {
             map = child_map(map, key);
         }
@@ -117,7 +145,7 @@ impl Object {
     /// Removes what stands at a path.
     pub fn remove_at(&mut self, path: &[&str]) -> Option<Value> {
         let (last, parents) = path.split_last()?;
-        let mut map = &mut self.0;
+        let mut map = self.as_map_mut();
         for key in parents {
             map = map.get_mut(*key)?.as_object_mut()?;
         }
@@ -136,12 +164,12 @@ impl Object {
 
     /// `metadata`, if it is a map.
     pub fn metadata(&self) -> Option<&Map<String, Value>> {
-        self.0.get("metadata").and_then(Value::as_object)
+        self.get("metadata").and_then(Value::as_object)
     }
 
     /// `metadata`, made if it is not there.
     pub fn metadata_mut(&mut self) -> &mut Map<String, Value> {
-        child_map(&mut self.0, "metadata")
+        child_map(self.as_map_mut(), "metadata")
     }
 
     fn meta(&self, key: &str) -> &str {
@@ -233,6 +261,33 @@ impl Object {
         }
     }
 
+    /// Writes the sets of fields in `metadata.managedFields` as the texts of their JSON. As trees they are the greater part
+    /// of most objects, and only who works on ownership looks into them.
+    pub fn pack(&mut self) {
+        self.each_field_set(|fields| {
+            if fields.is_object() {
+                *fields = Value::String(fields.to_string().into_boxed_str().into_string());
+            }
+        });
+    }
+
+    /// Undoes [`Object::pack`]: the object as clients know it.
+    pub fn unpack(&mut self) {
+        self.each_field_set(|fields| {
+            if let Value::String(text) = fields
+                && let Ok(tree) = serde_json::from_str(text)
+            {
+                *fields = tree;
+            }
+        });
+    }
+
+    fn each_field_set(&mut self, change: impl FnMut(&mut Value)) {
+        let managers = self.0.get_mut("metadata").and_then(|metadata| metadata.get_mut("managedFields"));
+        let managers = managers.and_then(Value::as_array_mut).into_iter().flatten();
+        managers.filter_map(|entry| entry.get_mut(FIELDS)).for_each(change);
+    }
+
     /// `metadata.ownerReferences`.
     pub fn owner_references(&self) -> Vec<OwnerReference> {
         let list = self.at(&["metadata", "ownerReferences"]).and_then(Value::as_array);
@@ -263,73 +318,100 @@ fn strings(value: Option<&Value>) -> BTreeMap<String, String> {
     map.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
 }
 
-/// An object as the store keeps it: never changed again, so that its JSON text can be made once and shared.
+/// The member of an entry of `metadata.managedFields` that has the set of fields.
+const FIELDS: &str = "fieldsV1";
+
+/// An object as the store keeps it: never changed again, so that its JSON text can be made once and shared, and
+/// [packed](Object::pack).
 #[derive(Debug)]
 pub struct Stored {
     object: Object,
-    /// The JSON text without `kind` and `apiVersion`: the items of a built-in kind's list stand like this.
-    item: OnceLock<Bytes>,
+    text: OnceLock<Text>,
+}
+
+/// The JSON text of an object.
+#[derive(Debug)]
+struct Text {
+    whole: Bytes,
+    /// Where the members after `kind` and `apiVersion` begin: the items of a built-in kind's list have those alone.
+    item: usize,
 }
 
 impl Stored {
     /// Freezes an object.
-    pub fn new(object: Object) -> Self {
-        Self { object, item: OnceLock::new() }
+    pub fn new(mut object: Object) -> Self {
+        object.pack();
+        Self { object, text: OnceLock::new() }
     }
 
-    /// The object's JSON text without `kind` and `apiVersion`, encoded on first use.
-    pub fn item_json(&self) -> Bytes {
-        let encode = || {
-            let mut text = Vec::with_capacity(512);
-            text.push(b'{');
-            for (key, value) in &self.object.0 {
-                if key == "kind" || key == "apiVersion" {
-                    continue;
-                }
-                if text.len() > 1 {
-                    text.push(b',');
-                }
-                serde_json::to_writer(&mut text, key).expect("a text encodes");
-                text.push(b':');
-                match value {
-                    Value::Object(metadata) if key == "metadata" && is_builtin(self.object.api_version()) => {
-                        write_metadata(&mut text, metadata);
-                    }
-                    value => serde_json::to_writer(&mut text, value).expect("a JSON value encodes"),
-                }
-            }
-            text.push(b'}');
-            text.into()
-        };
-        self.item.get_or_init(encode).clone()
+    fn text(&self) -> &Text {
+        self.text.get_or_init(|| Text::of(&self.object))
     }
 
-    /// The object's JSON text.
+    /// The object's JSON text, encoded on first use.
     pub fn json(&self) -> Bytes {
-        let item = self.item_json();
-        let mut text = Vec::with_capacity(item.len() + 64);
-        text.push(b'{');
-        for key in ["kind", "apiVersion"] {
-            if let Some(value) = self.object.get(key) {
-                if text.len() > 1 {
-                    text.push(b',');
-                }
-                serde_json::to_writer(&mut text, key).expect("a text encodes");
-                text.push(b':');
-                serde_json::to_writer(&mut text, value).expect("a JSON value encodes");
-            }
-        }
-        if text.len() > 1 && item.len() > 2 {
-            text.push(b',');
-        }
-        text.extend_from_slice(&item[1..]);
-        text.into()
+        self.text().whole.clone()
     }
 
-    /// The object itself.
+    /// Writes the object's JSON text without `kind` and `apiVersion`, as the items of a built-in kind's list stand.
+    pub fn put_item(&self, out: &mut BytesMut) {
+        let Text { whole, item } = self.text();
+        out.put_u8(b'{');
+        out.put_slice(&whole[*item..]);
+    }
+
+    /// A copy of the object as clients know it.
+    pub fn unpacked(&self) -> Object {
+        let mut object = self.object.clone();
+        object.unpack();
+        object
+    }
+
+    /// The object itself, [packed](Object::pack).
     pub fn object(&self) -> &Object {
         &self.object
     }
+}
+
+impl Text {
+    fn of(object: &Object) -> Self {
+        let mut text = Vec::with_capacity(1024);
+        text.push(b'{');
+        for key in ["kind", "apiVersion"] {
+            if let Some(value) = object.get(key) {
+                write_member(&mut text, key, value);
+            }
+        }
+        let start = text.len();
+        let builtin = is_builtin(object.api_version());
+        for (key, value) in object.as_map() {
+            match value {
+                _ if key == "kind" || key == "apiVersion" => {}
+                Value::Object(metadata) if key == "metadata" => write_metadata(&mut text, metadata, builtin),
+                value => write_member(&mut text, key, value),
+            }
+        }
+        close(&mut text);
+        // Where nothing followed, the closing brace stands in place of the comma.
+        let item = start.min(text.len() - 1);
+        Self { whole: text.into_boxed_slice().into(), item }
+    }
+}
+
+/// Writes a member with a comma behind it.
+fn write_member(text: &mut Vec<u8>, key: &str, value: &Value) {
+    serde_json::to_writer(&mut *text, key).expect("a text encodes");
+    text.push(b':');
+    serde_json::to_writer(&mut *text, value).expect("a JSON value encodes");
+    text.push(b',');
+}
+
+/// Ends a map, whose last member has a comma behind it.
+fn close(text: &mut Vec<u8>) {
+    if text.last() == Some(&b',') {
+        text.pop();
+    }
+    text.push(b'}');
 }
 
 /// The members of `metadata` in the order in which the real server writes those of built-in kinds; custom objects have
@@ -358,19 +440,44 @@ fn is_builtin(api_version: &str) -> bool {
     !group.contains('.') || group.ends_with(".k8s.io")
 }
 
-fn write_metadata(text: &mut Vec<u8>, metadata: &Map<String, Value>) {
-    text.push(b'{');
-    let known = METADATA.iter().filter_map(|key| Some((*key, metadata.get(*key)?)));
-    let others = metadata.iter().map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| !METADATA.contains(key));
-    for (index, (key, value)) in known.chain(others).enumerate() {
-        if index > 0 {
-            text.push(b',');
+/// Writes `metadata` as a member.
+fn write_metadata(text: &mut Vec<u8>, metadata: &Map<String, Value>, builtin: bool) {
+    text.extend_from_slice(b"\"metadata\":{");
+    let ordered: &[&str] = if builtin { &METADATA } else { &[] };
+    let known = ordered.iter().filter_map(|key| Some((*key, metadata.get(*key)?)));
+    let others = metadata.iter().map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| !ordered.contains(key));
+    for (key, value) in known.chain(others) {
+        match value {
+            Value::Array(managers) if key == "managedFields" => write_managers(text, managers),
+            value => write_member(text, key, value),
         }
-        serde_json::to_writer(&mut *text, key).expect("a text encodes");
-        text.push(b':');
-        serde_json::to_writer(&mut *text, value).expect("a JSON value encodes");
     }
-    text.push(b'}');
+    close(text);
+    text.push(b',');
+}
+
+/// Writes `managedFields` as a member, packed or not.
+fn write_managers(text: &mut Vec<u8>, managers: &[Value]) {
+    text.extend_from_slice(b"\"managedFields\":[");
+    for manager in managers {
+        text.push(b'{');
+        for (key, value) in manager.as_object().into_iter().flatten() {
+            match value {
+                Value::String(packed) if key == FIELDS => {
+                    text.extend_from_slice(b"\"fieldsV1\":");
+                    text.extend_from_slice(packed.as_bytes());
+                    text.push(b',');
+                }
+                value => write_member(text, key, value),
+            }
+        }
+        close(text);
+        text.push(b',');
+    }
+    if text.last() == Some(&b',') {
+        text.pop();
+    }
+    text.extend_from_slice(b"],");
 }
 
 impl Deref for Stored {
@@ -380,3 +487,6 @@ impl Deref for Stored {
         &self.object
     }
 }
+
+#[cfg(test)]
+mod tests;

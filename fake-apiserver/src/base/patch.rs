@@ -3,6 +3,8 @@
 //! Not RFC 6902 to the letter: `evanphx/json-patch` v4, which the API server uses, replaces what is not there, copies
 //! from nowhere as null, counts negative indices from the end, and takes `data/x` for `/x`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -258,6 +260,116 @@ fn pruned(value: &Value) -> Value {
         Value::Array(list) => list.iter().map(pruned).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
     }
+}
+
+/// The maps and lists that a JSON patch looks into, as paths: what upstream prints anew, with sorted members.
+pub fn opened_by_json(operations: &Value) -> BTreeSet<Vec<String>> {
+    let mut opened = BTreeSet::from([Vec::new()]);
+    for operation in operations.as_array().into_iter().flatten() {
+        for pointer in ["path", "from"].iter().filter_map(|key| operation.get(key).and_then(Value::as_str)) {
+            let steps: Vec<String> = pointer.split('/').skip(1).map(decode).collect();
+            opened.extend((1..steps.len()).map(|length| steps[..length].to_vec()));
+        }
+    }
+    opened
+}
+
+/// The maps that a merge patch looks into, as paths.
+pub fn opened_by_merge(patch: &Value) -> BTreeSet<Vec<String>> {
+    fn walk(patch: &Value, path: &mut Vec<String>, opened: &mut BTreeSet<Vec<String>>) {
+        opened.insert(path.clone());
+        for (key, value) in patch.as_object().into_iter().flatten() {
+            path.push(key.clone());
+            walk(value, path, opened);
+            path.pop();
+        }
+    }
+    let mut opened = BTreeSet::new();
+    walk(patch, &mut Vec::new(), &mut opened);
+    opened
+}
+
+/// A value as Go prints maps and lists (`%+v`).
+pub fn go_map(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => format!("[{}]", list.iter().map(go_map).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let members = map.iter().map(|(key, value)| format!("{key}:{}", go_map(value)));
+            format!("map[{}]", members.collect::<Vec<_>>().join(" "))
+        }
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
+/// Members of metadata in the order of their Go structs.
+const METADATA: &[&str] = &[
+    "name",
+    "generateName",
+    "namespace",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+];
+const OWNER: &[&str] = &["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+const MANAGER: &[&str] = &["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
+
+/// A patched object as Go prints it: what the patch did not open keeps the order of its Go struct.
+pub fn go_text(value: &Value, opened: &BTreeSet<Vec<String>>) -> String {
+    fn write(value: &Value, path: &mut Vec<String>, opened: &BTreeSet<Vec<String>>, out: &mut String) {
+        match value {
+            Value::Object(map) => {
+                let order = match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                    _ if opened.contains(path) => &[],
+                    ["metadata"] => METADATA,
+                    ["metadata", "ownerReferences", _] => OWNER,
+                    ["metadata", "managedFields", _] => MANAGER,
+                    _ => &[],
+                };
+                let mut members: Vec<_> = map.iter().collect();
+                let place = |key: &str| order.iter().position(|known| *known == key).unwrap_or(order.len());
+                members.sort_by_key(|(key, _)| place(key));
+                out.push('{');
+                for (index, (key, value)) in members.into_iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    out.push_str(&Value::from(key.as_str()).to_string());
+                    out.push(':');
+                    path.push(key.clone());
+                    write(value, path, opened, out);
+                    path.pop();
+                }
+                out.push('}');
+            }
+            Value::Array(list) => {
+                out.push('[');
+                for (index, value) in list.iter().enumerate() {
+                    if index > 0 {
+                        out.push(',');
+                    }
+                    path.push(index.to_string());
+                    write(value, path, opened, out);
+                    path.pop();
+                }
+                out.push(']');
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.push_str(&value.to_string()),
+        }
+    }
+    let mut out = String::new();
+    write(value, &mut Vec::new(), opened, &mut out);
+    out.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 #[cfg(test)]

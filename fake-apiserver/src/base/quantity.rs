@@ -179,6 +179,16 @@ impl Quantity {
         self
     }
 
+    /// Rounds up to a whole number.
+    #[must_use]
+    pub fn rounded_to_whole(mut self) -> Self {
+        if !self.is_whole() {
+            self.round_away(0);
+            self.text = None;
+        }
+        self
+    }
+
     /// Whether it is 0.
     pub fn is_zero(&self) -> bool {
         self.mantissa == 0
@@ -192,6 +202,16 @@ impl Quantity {
     /// Whether it is a whole number.
     pub fn is_whole(&self) -> bool {
         self.scale >= 0
+    }
+
+    /// Whether upstream takes it for no whole number: `MilliValue() % 1000 != 0`, which is so of large binary amounts, too,
+    /// whose thousandths wrap around in 64 bits.
+    pub fn is_fractional(&self) -> bool {
+        if !self.is_whole() {
+            return true;
+        }
+        let value = self.value();
+        self.format == Format::BinarySi && value < i64::MAX && value.wrapping_mul(1000) % 1000 != 0
     }
 
     /// The value rounded up to a whole number, within `i64`.

@@ -16,7 +16,6 @@ use super::Signals;
 use crate::{
     actor::{Api, Candidate, Remote, Server},
     clock::Clock,
-    cluster::definitions,
     controllers,
     ids::Ids,
     kubelet::{self, Kubelet},
@@ -41,6 +40,8 @@ pub(super) struct Options {
     /// No Agent Sandbox controllers.
     #[arg(long)]
     no_sandbox_controllers: bool,
+    #[command(flatten)]
+    sandbox: super::SandboxFlags,
     /// Also what kube-controller-manager does for everybody (garbage collection, namespaces, default service accounts,
     /// volume claims in use), for API servers that run without it, as envtest's do.
     #[arg(long)]
@@ -76,9 +77,9 @@ pub(super) async fn run(options: Options) -> Result<ExitCode, String> {
         }
     }
     if !options.no_sandbox_controllers {
-        sandbox::install(&server, definitions()).await.map_err(|error| describe(&error))?;
+        sandbox::install(&server, sandbox::definitions()).await.map_err(|error| describe(&error))?;
         remote.discover().await.map_err(|error| format!("cannot discover what {url} serves: {error}"))?;
-        sandbox::start(&server, &sandbox::Settings::default(), &tasks, &stop);
+        sandbox::start(&server, &options.sandbox.clone().settings(), &tasks, &stop);
     }
     if options.cluster_controllers {
         controllers::start(&server, &controllers::Settings::default(), &tasks, &stop);

@@ -1,11 +1,15 @@
 //! The cluster's own housekeeping, as far as kube-controller-manager does it for everybody: garbage collection,
-//! namespaces, the default service account, the root certificate, volume claims in use.
+//! namespaces, roles that gather others, the default service account, the root certificate, volumes and volume claims in
+//! use, resource quotas.
 //!
 //! Each controller is a pure decision and an actor that carries it out; none knows another.
 
+pub mod cluster_role;
 pub mod garbage;
 pub mod namespace;
+pub mod quota;
 pub mod service_account;
+pub mod volume;
 pub mod volume_claim;
 
 use std::time::Duration;
@@ -41,6 +45,9 @@ pub fn start(server: &Server, settings: &Settings, tasks: &TaskTracker, token: &
     tasks.spawn(service_account::run_default_account(server.clone(), token.clone()));
     tasks.spawn(namespace::run(server.clone(), settings.namespace_grace, token.clone()));
     tasks.spawn(volume_claim::run(server.clone(), token.clone()));
+    tasks.spawn(volume::run(server.clone(), token.clone()));
+    tasks.spawn(quota::run(server.clone(), token.clone()));
+    tasks.spawn(cluster_role::run(server.clone(), token.clone()));
     tasks.spawn(garbage::run(server.clone(), token.clone()));
 }
 

@@ -32,10 +32,7 @@ fn sources(gvr: Gvr, name: &'static str) -> Vec<Source<String>> {
             Change::Applied { new, .. } => vec![new.name().to_owned()],
             Change::Gone(_) => Vec::new(),
         }),
-        Source::all(gvr, move |change| {
-            let object = change.object();
-            if object.name() == name { vec![object.namespace().to_owned()] } else { Vec::new() }
-        }),
+        Source::all(gvr, |change| vec![change.object().namespace().to_owned()]).named(name),
     ]
 }
 

@@ -305,3 +305,46 @@ async fn a_volume_claim_in_use_stays_until_its_pod_is_gone() {
     assert_eq!(world.get("persistentvolumeclaims", "data").await, None);
     world.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_counts_what_there_is_is_charged_for_what_comes_and_gets_back_what_goes() {
+    let world = World::start().await;
+    let used = async || {
+        let quota = world.get("resourcequotas", "q").await.unwrap();
+        quota.at(&["status", "used"]).cloned().unwrap_or_default()
+    };
+    world.owner("first").await;
+    let mut quota = Object::new("v1", "ResourceQuota", "ns", "q");
+    quota.set("spec", json!({"hard": {"count/configmaps": "3", "services": "1"}}));
+    world.create("resourcequotas", quota).await;
+    world.settle().await;
+    assert_eq!(used().await, json!({"count/configmaps": "2", "services": "0"})); // with the cluster's certificate
+    world.owner("second").await;
+    assert_eq!(used().await["count/configmaps"], "3");
+    let third = world.api.create(&core("configmaps"), Object::new("v1", "ConfigMap", "ns", "third")).await;
+    let why = "exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=3, limited: count/configmaps=3";
+    assert_eq!(third.unwrap_err().message, format!("configmaps \"third\" is forbidden: {why}"));
+    world.delete("configmaps", "first", None).await;
+    world.settle().await;
+    assert_eq!(used().await["count/configmaps"], "2");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_goes_when_no_claim_has_it() {
+    let world = World::start().await;
+    let mut volume = Object::new("v1", "PersistentVolume", "", "v");
+    let spec = json!({"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}});
+    volume.set("spec", spec);
+    world.create("persistentvolumes", volume).await;
+    let volumes = core("persistentvolumes");
+    let bound = json!({"status": {"phase": "Bound"}});
+    world.api.patch(&volumes, "", "v", "status", bound).await.unwrap();
+    world.api.delete(&volumes, "", "v", &DeletePolicy::default()).await.unwrap();
+    world.settle().await;
+    assert!(world.api.get(&volumes, "", "v").await.unwrap().unwrap().is_deleting());
+    world.api.patch(&volumes, "", "v", "status", json!({"status": {"phase": "Released"}})).await.unwrap();
+    world.settle().await;
+    assert!(world.api.get(&volumes, "", "v").await.unwrap().is_none());
+    world.stop().await;
+}

@@ -73,7 +73,11 @@ pub fn version(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {
     let mut rows = Vec::new();
     for resource in catalog.of(group, version) {
         rows.push(row(resource));
-        rows.extend(resource.subresources.iter().map(|(name, subresource)| sub_row(resource, name, subresource)));
+        let mut subresources: Vec<_> = resource.subresources.iter().collect();
+        if resource.custom.is_some() {
+            subresources.reverse(); // status, then scale
+        }
+        rows.extend(subresources.into_iter().map(|(name, subresource)| sub_row(resource, name, subresource)));
     }
     if rows.is_empty() {
         return None;
@@ -198,7 +202,9 @@ fn aggregated_resource(resource: &Resource) -> Value {
 /// The paths that `/` lists.
 pub fn paths(catalog: &Catalog) -> Vec<String> {
     let mut paths: Vec<String> =
-        ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned).into();
+        ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            .map(str::to_owned)
+            .into();
     for group in catalog.groups() {
         if !group.name.is_empty() {
             paths.push(format!("/apis/{}", group.name));

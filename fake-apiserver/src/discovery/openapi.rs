@@ -1,7 +1,9 @@
-//! OpenAPI v3: the schemas of the kinds as documents, one for each group and version. As much as kubectl reads: the
+//! OpenAPI: the schemas of the kinds as documents, one for each group and version. As much as kubectl reads: the
 //! schemas, and for each path the kind and the parameters of its operations.
 //!
 //! Upstream: `k8s.io/kube-openapi/pkg/handler3` and `builder3`.
+
+mod v2;
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +29,8 @@ pub struct OpenApi(Mutex<Option<Made>>);
 #[derive(Debug)]
 struct Made {
     catalog: Arc<Catalog>,
-    documents: BTreeMap<(String, String), (String, Bytes)>,
+    /// By group and version; that of v2 has neither.
+    documents: BTreeMap<Option<(String, String)>, (String, Bytes)>,
 }
 
 impl OpenApi {
@@ -50,7 +53,22 @@ impl OpenApi {
 
     /// The document of a group and version, with its hash; `None` if nothing is served there.
     pub fn document(&self, catalog: &Arc<Catalog>, group: &str, version: &str) -> Option<(String, Bytes)> {
-        let key = (group.to_owned(), version.to_owned());
+        let key = Some((group.to_owned(), version.to_owned()));
+        self.kept(catalog, key, || document(catalog, group, version))
+    }
+
+    /// The OpenAPI v2 document, with its hash.
+    pub fn v2(&self, catalog: &Arc<Catalog>) -> Option<(String, Bytes)> {
+        self.kept(catalog, None, || Some(v2::document(catalog)))
+    }
+
+    /// A document that was made before of the same catalog, or is made now.
+    fn kept(
+        &self,
+        catalog: &Arc<Catalog>,
+        key: Option<(String, String)>,
+        make: impl FnOnce() -> Option<Value>,
+    ) -> Option<(String, Bytes)> {
         {
             let made = self.0.lock().expect("no panic under this lock");
             let same = made.as_ref().filter(|made| Arc::ptr_eq(&made.catalog, catalog));
@@ -58,7 +76,7 @@ impl OpenApi {
                 return Some(found.clone());
             }
         }
-        let json = Bytes::from(document(catalog, group, version)?.to_string());
+        let json = Bytes::from(make()?.to_string());
         let found = (hash(&json), json);
         let mut made = self.0.lock().expect("no panic under this lock");
         match made.as_mut().filter(|made| Arc::ptr_eq(&made.catalog, catalog)) {
@@ -190,7 +208,9 @@ impl Schemas {
             return;
         }
         self.done.insert(node.definition.clone(), Value::Null); // a definition may name itself
-        let body = self.body(node);
+        // What was found is a member that refers to it, with a text of its own.
+        let schema = crate::schema::Schema::builtin(&node.definition);
+        let body = self.body(&schema.root);
         self.done.insert(node.definition.clone(), body);
     }
 
@@ -246,16 +266,20 @@ impl Schemas {
                 node.properties.iter().map(|(name, node)| (name.clone(), self.value(node))).collect();
             body.insert("properties".into(), properties.into());
         }
-        if !node.required.is_empty() {
-            body.insert("required".into(), node.required.clone().into());
+        // The crate that the schemas come from requires every kind's metadata; upstream does so of events alone.
+        let required =
+            |name: &&String| *name != "metadata" || node.definition.is_empty() || node.definition.ends_with(".Event");
+        let required: Vec<&String> = node.required.iter().filter(required).collect();
+        if !required.is_empty() {
+            body.insert("required".into(), json!(required));
         }
-        if let Some(items) = &node.items {
-            let items = self.value(items);
-            body.insert("items".into(), items);
-        }
-        if let Some(additional) = &node.additional {
-            let additional = self.value(additional);
-            body.insert("additionalProperties".into(), additional);
+        for (key, child) in [("items", &node.items), ("additionalProperties", &node.additional)] {
+            let Some(child) = child else { continue };
+            let mut child = self.value(child);
+            if child.get("allOf").is_some() {
+                child.as_object_mut().map(|child| child.remove("description")); // what it refers to says it
+            }
+            body.insert(key.into(), child);
         }
         if let Some(checks) = &node.checks {
             bounds(&mut body, checks);

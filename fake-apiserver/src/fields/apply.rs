@@ -13,7 +13,7 @@ use super::{
     merge::{check, merge, reconcile, remove, with_named_parents},
     server_fields,
     set::{Element, Set},
-    typed::{Ty, compare_objects, equal, fields_of},
+    typed::{Diff, Ty, compare_objects, equal, fields_of},
 };
 use crate::{
     base::{Object, Status, limits, status::Cause},
@@ -139,7 +139,8 @@ impl Apply<'_> {
                 "failed to create typed patch object ({namespace}/{name}; {kind}): {problems}"
             )));
         }
-        for owned in managers.0.values_mut() {
+        let here = |owned: &Owned| self.writer.versions.is_none() || owned.api_version == self.writer.api_version;
+        for owned in managers.0.values_mut().filter(|owned| here(owned)) {
             if let Some(fields) = reconcile(root, &owned.fields) {
                 owned.fields = fields;
             }
@@ -181,11 +182,13 @@ impl Apply<'_> {
     /// The object as its Go type has it, where the kind is built in.
     fn decode(&self, value: Value) -> Result<Object, Failure> {
         let value = if self.schema.builtin {
-            let failed = |problem| {
+            let failed = |problem: String| {
                 let (namespace, name) = (self.applied.namespace(), self.applied.name());
                 let kind = Self::type_text(self.applied);
+                let json = if problem.starts_with("illegal base64") { "error decoding from json: " } else { "" };
                 unexpected(format!(
-                    "failed to convert new object ({namespace}/{name}; {kind}) to proper version: {problem}"
+                    "failed to convert new object ({namespace}/{name}; {kind}) to proper version: unable to convert \
+                     unstructured object to {kind}: {json}{problem}"
                 ))
             };
             self.schema.decode(value).map_err(failed)?.value
@@ -219,13 +222,23 @@ impl Apply<'_> {
         let diff = compare_objects(Ty::Root(self.schema), before, after)
             .map_err(|problem| unexpected(format!("failed to compare objects: {problem}")))?
             .without(reset);
-        let changed = diff.modified.union(&diff.added);
+        let others: Vec<_> = managers.0.keys().filter(|other| *other != id).cloned().collect();
+        let elsewhere = self.diffs_elsewhere(live, new, managers);
+        // Nobody can say what fields of a version mean that is no longer served.
+        managers.0.retain(|_, owned| !matches!(elsewhere.get(&owned.api_version), Some(None)));
+        let diff_for = |owned: &Owned| match elsewhere.get(&owned.api_version) {
+            Some(Some(diff)) => diff,
+            Some(None) | None => &diff,
+        };
         let mut lost: BTreeMap<Id, Set> = BTreeMap::new();
+        let mut removed: BTreeMap<Id, Set> = BTreeMap::new();
         for (other, owned) in managers.0.iter().filter(|(other, _)| *other != id) {
-            let conflict = owned.fields.intersection(&changed);
+            let diff = diff_for(owned);
+            let conflict = owned.fields.intersection(&diff.modified.union(&diff.added));
             if !conflict.is_empty() {
                 lost.insert(other.clone(), conflict);
             }
+            removed.insert(other.clone(), diff.removed.clone());
         }
         if !force && !lost.is_empty() {
             let conflicts = lost.iter().flat_map(|(owner, fields)| {
@@ -234,15 +247,25 @@ impl Apply<'_> {
             });
             return Err(Failure::Conflicts(conflicts.collect()));
         }
-        let others: Vec<_> = managers.0.keys().filter(|other| *other != id).cloned().collect();
         for other in others {
-            if let Some(fields) = lost.get(&other) {
+            for fields in [lost.get(&other), removed.get(&other)].into_iter().flatten() {
                 managers.take(&other, fields);
             }
-            managers.take(&other, &diff.removed);
         }
         managers.drop_empty();
         Ok(())
+    }
+
+    /// How the object changes in the terms of other versions that managers know it in; `None` for one that is not served.
+    fn diffs_elsewhere(&self, live: &Value, new: &Value, managers: &Managers) -> BTreeMap<String, Option<Diff>> {
+        let Some(versions) = self.writer.versions else { return BTreeMap::new() };
+        let (live, new) = (Object::from_value(live.clone()), Object::from_value(new.clone()).unwrap_or_default());
+        let live = live.filter(|_| self.live.is_some());
+        let others = managers.0.values().map(|owned| &owned.api_version);
+        let others = others.filter(|version| *version != self.writer.api_version);
+        others
+            .map(|version| (version.clone(), super::difference_in(versions, version, live.as_ref(), &new, self.writer)))
+            .collect()
     }
 
     /// The fields that kubectl applied from its side and that are still as it left them: it may take these over.

@@ -115,6 +115,10 @@ impl Managers {
                 }
             }
             let fields = match entry.get("fieldsV1") {
+                Some(Value::String(packed)) => {
+                    let fields: Value = serde_json::from_str(packed).map_err(|error| error.to_string())?;
+                    Set::from_wire(&fields).map_err(|problem| format!("error decoding set: {problem}"))?
+                }
                 Some(fields) => Set::from_wire(fields).map_err(|problem| format!("error decoding set: {problem}"))?,
                 None => Set::default(),
             };
@@ -171,15 +175,11 @@ impl Managers {
 
     /// Merges the oldest managers of updates, version by version, until there are few enough.
     pub(super) fn cap(&mut self) {
-        let mut updaters: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(id, _)| id.operation == Operation::Update)
-            .map(|(id, o)| (o.seconds(), id.clone()))
-            .collect();
-        if updaters.len() <= MAX_UPDATE_MANAGERS {
+        let updaters = || self.0.iter().filter(|(id, _)| id.operation == Operation::Update);
+        if updaters().count() <= MAX_UPDATE_MANAGERS {
             return;
         }
+        let mut updaters: Vec<_> = updaters().map(|(id, o)| (o.seconds(), id.clone())).collect();
         updaters.sort();
         let mut left = updaters.len();
         let mut firsts: BTreeMap<String, Id> = BTreeMap::new();
@@ -210,7 +210,8 @@ impl Managers {
     }
 }
 
-fn entry(id: &Id, owned: &Owned) -> Value {
+/// One entry of `managedFields`.
+pub(super) fn entry(id: &Id, owned: &Owned) -> Value {
     let mut entry = Map::new();
     let mut put = |key: &str, text: &str| {
         if !text.is_empty() {

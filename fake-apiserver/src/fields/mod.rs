@@ -2,29 +2,40 @@
 //! same knowledge of lists. Knows one object (or old and new) and one schema.
 //!
 //! In reading order: [`set`] (sets of fields), `typed` (values seen through a schema), `managers` (who owns what),
-//! [`track`], `apply`, `strategic`.
+//! [`track`], `apply`, `strategic`, `scale`.
 //!
 //! Upstream: `sigs.k8s.io/structured-merge-diff` and `k8s.io/apimachinery/pkg/util/managedfields`.
 
 mod apply;
 mod managers;
 mod merge;
+mod scale;
 pub mod set;
 mod strategic;
 mod typed;
 
-use std::sync::OnceLock;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-pub use self::{apply::apply, strategic::strategic};
+pub use self::{
+    apply::apply,
+    scale::{owners_after_scale, scale_owners},
+    strategic::strategic,
+};
 use self::{
     managers::{Id, Managers, Operation, Owned},
     set::Set,
     typed::{Diff, Ty},
 };
-use crate::{base::Object, schema::Schema};
+use crate::{
+    base::{Converter, Object},
+    schema::Schema,
+};
 
 /// Who writes, and through which door.
 #[derive(Clone, Debug)]
@@ -39,6 +50,30 @@ pub struct Writer<'a> {
     pub reset: &'a [&'a [&'a str]],
     /// The time of the write.
     pub now: Timestamp,
+    /// The kind's other versions, whose managers are asked in their own terms; `None` where the fields of all versions
+    /// have the same names.
+    pub versions: Option<&'a Versions>,
+}
+
+/// The versions of a kind, and what converts between them.
+#[derive(Clone, Debug)]
+pub struct Versions {
+    /// What converts.
+    pub converter: Converter,
+    /// The schema of each served version, by `apiVersion`.
+    pub schemas: BTreeMap<String, Arc<Schema>>,
+}
+
+impl Versions {
+    /// An object in another version, with the schema of that; `None` for a version that is not served, or where the
+    /// conversion fails.
+    fn convert(&self, object: &Object, api_version: &str) -> Option<(Object, &Schema)> {
+        let schema = self.schemas.get(api_version)?;
+        let mut object = object.clone();
+        object.unpack();
+        let converted = (self.converter)(vec![object], api_version).ok()?.pop()?;
+        Some((converted, schema))
+    }
 }
 
 /// The manager of what an object had before it was first applied, if nobody owned it.
@@ -139,6 +174,22 @@ fn difference(live: Option<&Object>, new: &Object, schema: &Schema, writer: &Wri
     Ok(typed::compare_objects(Ty::Root(schema), live, new.as_map())?.without(&Set::of_fields(writer.reset)))
 }
 
+/// As [`difference`], in another version.
+fn difference_in(
+    versions: &Versions,
+    api_version: &str,
+    live: Option<&Object>,
+    new: &Object,
+    writer: &Writer<'_>,
+) -> Option<Diff> {
+    let (new, schema) = versions.convert(new, api_version)?;
+    let live = match live {
+        None => None,
+        Some(live) => Some(versions.convert(live, api_version)?.0),
+    };
+    difference(live.as_ref(), &new, schema, writer).ok()
+}
+
 /// Moves ownership of what an update changed.
 fn update(
     live: Option<&Object>,
@@ -147,11 +198,30 @@ fn update(
     writer: &Writer<'_>,
     managers: &mut Managers,
 ) -> Result<(), String> {
+    if !schema.builtin {
+        // A custom object cannot be converted to versions of other groups: who owns something in one is forgotten.
+        let group = |version: &str| version.rsplit_once('/').map(|(group, _)| group.to_owned());
+        managers.0.retain(|_, owned| group(&owned.api_version) == group(writer.api_version));
+    }
     let diff = difference(live, new, schema, writer)?;
     if !diff.is_empty() {
+        let mut elsewhere: BTreeMap<String, Option<Diff>> = BTreeMap::new();
         for owned in managers.0.values_mut() {
-            for lost in [&diff.modified, &diff.added, &diff.removed] {
-                owned.fields.subtract(lost);
+            let diff = match writer.versions.filter(|_| owned.api_version != writer.api_version) {
+                None => Some(&diff),
+                Some(versions) => elsewhere
+                    .entry(owned.api_version.clone())
+                    .or_insert_with_key(|version| difference_in(versions, version, live, new, writer))
+                    .as_ref(),
+            };
+            match diff {
+                // Nobody can say what fields of a version mean that is no longer served.
+                None => owned.fields = Set::default(),
+                Some(diff) => {
+                    for lost in [&diff.modified, &diff.added, &diff.removed] {
+                        owned.fields.subtract(lost);
+                    }
+                }
             }
         }
         managers.drop_empty();

@@ -113,7 +113,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn writer(manager: &str, second: i64) -> Writer<'_> {
-    Writer { manager, api_version: "v1", subresource: "", reset: &[&["status"]], now: at(second) }
+    Writer { manager, api_version: "v1", subresource: "", reset: &[&["status"]], now: at(second), versions: None }
 }
 
 /// An object of the given kind: `v1`, name `a`, and these members.
@@ -706,5 +706,88 @@ mod applying {
                 live = Some(new);
             }
         }
+    }
+}
+
+/// A kind whose `size` is called `width` in `v2`.
+mod other_versions {
+    use super::*;
+
+    fn versions() -> Versions {
+        fn convert(objects: Vec<Object>, to: &str) -> Result<Vec<Object>, String> {
+            let (from, into) = if to == "v2" { ("size", "width") } else { ("width", "size") };
+            let rename = |mut object: Object| {
+                if let Some(value) = object.remove_at(&["spec", from]) {
+                    object.set_at(&["spec", into], value);
+                }
+                object.set("apiVersion", to);
+                object
+            };
+            Ok(objects.into_iter().map(rename).collect())
+        }
+        let of = |name: &str| {
+            let members = json!({name: {"type": "integer"}, "text": {"type": "string"}});
+            Arc::new(schema("", json!({"spec": {"type": "object", "properties": members}})))
+        };
+        let schemas = [("v1".to_owned(), of("size")), ("v2".to_owned(), of("width"))].into();
+        Versions { converter: convert, schemas }
+    }
+
+    fn v2(spec: Value) -> Object {
+        let mut object = object("Widget", json!({"spec": spec}));
+        object.set("apiVersion", "v2");
+        object
+    }
+
+    /// Made in `v1` by `one`, and shown in `v2`.
+    fn live(versions: &Versions) -> Object {
+        let mut made = object("Widget", json!({"spec": {"size": 1, "text": "a"}}));
+        let writer = Writer { versions: Some(versions), ..writer("one", 0) };
+        track(None, &mut made, &versions.schemas["v1"], &writer);
+        versions.convert(&made, "v2").unwrap().0
+    }
+
+    fn owned_by_one(object: &Object) -> Option<Value> {
+        let entries = object.at(&["metadata", "managedFields"])?.as_array()?;
+        Some(entries.iter().find(|entry| entry["manager"] == "one")?["fieldsV1"]["f:spec"].clone())
+    }
+
+    #[test]
+    fn an_update_takes_from_others_what_it_changes_in_their_terms() {
+        let versions = versions();
+        let live = live(&versions);
+        assert_eq!(owned_by_one(&live), Some(json!({".": {}, "f:size": {}, "f:text": {}})));
+        let mut new = live.clone();
+        new.set_at(&["spec", "width"], 2);
+        let writer = Writer { versions: Some(&versions), api_version: "v2", ..writer("two", 1) };
+        track(Some(&live), &mut new, &versions.schemas["v2"], &writer);
+        assert_eq!(owned_by_one(&new), Some(json!({".": {}, "f:text": {}})));
+    }
+
+    #[test]
+    fn an_apply_conflicts_with_others_in_their_terms() {
+        let versions = versions();
+        let live = live(&versions);
+        let config = v2(json!({"width": 2}));
+        let writer = Writer { versions: Some(&versions), api_version: "v2", ..writer("two", 1) };
+        let schema = &versions.schemas["v2"];
+        let conflict = apply(Some(&live), &config, schema, &writer, false).unwrap_err();
+        assert_eq!(conflict.message, r#"Apply failed with 1 conflict: conflict with "one" using v1: .spec.size"#);
+        let forced = apply(Some(&live), &config, schema, &writer, true).unwrap();
+        assert_eq!(owned_by_one(&forced), Some(json!({".": {}, "f:text": {}})));
+        let unchanged = apply(Some(&live), &v2(json!({"width": 1})), schema, &writer, false).unwrap();
+        assert_eq!(owned_by_one(&unchanged), owned_by_one(&live));
+    }
+
+    #[test]
+    fn who_wrote_in_a_version_that_is_gone_owns_nothing_after_the_next_change() {
+        let mut versions = versions();
+        let live = live(&versions);
+        versions.schemas.remove("v1");
+        let mut new = live.clone();
+        new.set_at(&["spec", "text"], "b");
+        let writer = Writer { versions: Some(&versions), api_version: "v2", ..writer("two", 1) };
+        track(Some(&live), &mut new, &versions.schemas["v2"], &writer);
+        assert_eq!(owned_by_one(&new), None);
     }
 }

@@ -1,112 +1,117 @@
-//! Who asks: a client certificate or a bearer token becomes a user. There is no access control beyond that: whoever is
-//! known may do everything, whoever is not may look at the health of the server and its version.
+//! Who asks: a client certificate or a bearer token becomes a user. What the user may do, the registry says.
+//!
+//! Upstream: `k8s.io/apiserver/pkg/authentication/request` and `RequestInfo` in `pkg/endpoints/request/requestinfo.go`,
+//! from which authorization takes what it looks at.
 
-use std::collections::BTreeMap;
+use http::{HeaderMap, Method, header::AUTHORIZATION};
+use ring::digest;
 
-use http::{HeaderMap, header::AUTHORIZATION};
-
-use super::path::RequestInfo;
+use super::{
+    path::{self, RequestInfo, Verb},
+    query::Query,
+};
 use crate::{
-    base::{Status, status::Details},
-    registry::User,
+    access::{Attributes, Place, What},
+    base::{
+        Status, User, names,
+        selector::FieldSelector,
+        user::{AUTHENTICATED, MASTERS},
+    },
+    registry::Registry,
 };
 
 /// The user of the in-memory door, and of the kubeconfig's certificate.
 pub(super) const ADMIN: &str = "kubernetes-admin";
 
-/// The group that may do everything.
-pub(super) const MASTERS: &str = "system:masters";
-
-/// Bearer tokens and the users they stand for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Tokens(BTreeMap<String, User>);
-
-impl Tokens {
-    /// Accepts a token for a user of `system:masters`.
-    pub(crate) fn add_admin(&mut self, token: &str) {
-        self.0.insert(token.into(), user(ADMIN, &[MASTERS]));
-    }
-}
-
-/// An authenticated user.
-pub(super) fn user(name: &str, groups: &[&str]) -> User {
-    let groups = groups.iter().copied().chain(["system:authenticated"]).map(str::to_owned).collect();
-    User { name: name.into(), uid: String::new(), groups }
-}
-
 /// The user of the in-memory door.
-pub(super) fn admin() -> User {
-    user(ADMIN, &[MASTERS])
+pub(crate) fn admin() -> User {
+    User::new(ADMIN, [MASTERS, AUTHENTICATED])
 }
 
-/// The user of a request: by its token, else by the connection's certificate, else nobody. A wrong token is an error even
-/// beside a good certificate, where upstream would not look at it: whoever sends one wants to know.
+/// The user of a request: by its token, else by the connection's certificate, else nobody. Upstream looks at a certificate
+/// first and then at nothing else; here who names a token means it, also over a connection that could do without.
 ///
 /// # Errors
-/// 401 for a token that nobody has.
-pub(super) fn authenticate(connection: Option<&User>, headers: &HeaderMap, tokens: &Tokens) -> Result<User, Status> {
+/// 401 for a token that stands for nobody.
+pub(super) fn authenticate(
+    registry: &Registry,
+    connection: Option<&User>,
+    headers: &HeaderMap,
+) -> Result<User, Status> {
     let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let token = match header.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-        Some(_) | None => "",
-    };
-    match (connection, token) {
-        (Some(user), _) => Ok(user.clone()),
-        (None, "") => Ok(User {
-            name: "system:anonymous".into(),
-            uid: String::new(),
-            groups: vec!["system:unauthenticated".into()],
-        }),
-        (_, token) => tokens.0.get(token).cloned().ok_or_else(Status::unauthorized),
+    let mut words = header.trim().split(' ');
+    let (scheme, token) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Ok(connection.cloned().unwrap_or_else(User::anonymous));
+    }
+    let known = registry.authenticate(token, None);
+    known.map(|known| known.user).map_err(|_| Status::unauthorized())
+}
+
+/// What authorization looks at in a request, but for its user.
+#[derive(Debug)]
+pub(super) struct Asked {
+    verb: String,
+    /// The path, decoded.
+    path: String,
+    /// Namespace and name as authorization sees them; `None` for a path that is no resource's.
+    place: Option<(String, String)>,
+}
+
+impl Asked {
+    /// Reads a request's method, path and query.
+    pub(super) fn of(method: &Method, path: &str, info: &RequestInfo, query: &Query) -> Self {
+        let path = path::percent_decoded(path);
+        let RequestInfo::Resource(resource) = info else {
+            return Self { verb: method.as_str().to_ascii_lowercase(), path, place: None };
+        };
+        let (mut namespace, mut name) = (resource.namespace.clone(), resource.name.clone());
+        if namespace.is_empty() && resource.gvr.resource == "namespaces" {
+            namespace.clone_from(&name); // who asks for a namespace asks inside it
+        }
+        let verb = match *method {
+            _ if resource.watch => "watch",
+            Method::POST => "create",
+            Method::GET | Method::HEAD if !name.is_empty() => "get",
+            Method::GET | Method::HEAD => {
+                let selector = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default()).ok();
+                let one = selector.as_ref().and_then(|selector| selector.exact("metadata.name"));
+                if let Some(one) = one.filter(|one| names::path_segment(one, false).is_empty()) {
+                    name = one.to_owned();
+                }
+                if query.flag("watch").unwrap_or_default() { "watch" } else { "list" }
+            }
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE if name.is_empty() => Verb::DeleteCollection.name(),
+            Method::DELETE => "delete",
+            _ => "",
+        };
+        Self { verb: verb.into(), path, place: Some((namespace, name)) }
+    }
+
+    /// As a question about a user; `info` is what this was made of.
+    pub(super) fn by<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> Attributes<'a> {
+        let what = match (info, &self.place) {
+            (RequestInfo::Resource(resource), Some((namespace, name))) => What::Resource(Place {
+                group: &resource.gvr.group,
+                resource: &resource.gvr.resource,
+                subresource: &resource.subresource,
+                namespace,
+                name,
+            }),
+            _ => What::Path(&self.path),
+        };
+        Attributes { user, verb: &self.verb, what }
     }
 }
 
-/// Whether the user may ask this.
-///
-/// # Errors
-/// 403 with upstream's words.
-pub(super) fn authorize(user: &User, info: &RequestInfo, verb: &str, path: &str) -> Result<(), Status> {
-    if user.groups.iter().any(|group| group == "system:authenticated") {
-        return Ok(());
-    }
-    let who = &user.name;
-    match info {
-        RequestInfo::Health { .. } | RequestInfo::ServerVersion => Ok(()),
-        RequestInfo::Resource(resource) => {
-            let (gvr, name) = (&resource.gvr, &resource.name);
-            let what = match resource.subresource.as_str() {
-                "" => gvr.resource.clone(),
-                sub => format!("{}/{sub}", gvr.resource),
-            };
-            let scope = match resource.namespace.as_str() {
-                "" => "at the cluster scope".into(),
-                namespace => format!("in the namespace \"{namespace}\""),
-            };
-            let why =
-                format!("User \"{who}\" cannot {verb} resource \"{what}\" in API group \"{}\" {scope}", gvr.group);
-            Err(Status::forbidden(&gvr.group, &gvr.resource, name, &why))
-        }
-        RequestInfo::Root
-        | RequestInfo::CoreVersions
-        | RequestInfo::Groups
-        | RequestInfo::Group(_)
-        | RequestInfo::Version { .. }
-        | RequestInfo::Metrics
-        | RequestInfo::OpenApiV2
-        | RequestInfo::OpenApiIndex
-        | RequestInfo::OpenApi { .. }
-        | RequestInfo::Unknown => {
-            let mut status = Status::forbidden("", "", "", "");
-            status.message = format!("forbidden: User \"{who}\" cannot {verb} path \"{path}\"");
-            status.details = Some(Details::default());
-            Err(status)
-        }
-    }
-}
+/// The object identifier by which a certificate's subject tells a UID: 1.3.6.1.4.1.57683.2.
+const UID: [u8; 9] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0x83, 0xc2, 0x53, 0x02];
 
-/// The user that a client certificate names: common name and organizations of its subject.
+/// The user that a client certificate names: common name, organizations and UID of its subject.
 pub(super) fn certificate_user(der: &[u8]) -> Option<User> {
-    let (mut name, mut groups) = (String::new(), Vec::new());
+    let mut user = User::default();
     let certificate = Der(der).enter(0x30)?; // Certificate
     let mut fields = certificate.enter(0x30)?; // TBSCertificate
     if fields.0.first() == Some(&0xa0) {
@@ -123,14 +128,18 @@ pub(super) fn certificate_user(der: &[u8]) -> Option<User> {
             let (Some((0x06, oid)), Some((_, value))) = (pair.next(), pair.next()) else { return None };
             let value = String::from_utf8_lossy(value).into_owned();
             match oid {
-                [0x55, 0x04, 0x03] => name = value,
-                [0x55, 0x04, 0x0a] => groups.push(value),
+                [0x55, 0x04, 0x03] => user.name = value,
+                [0x55, 0x04, 0x0a] => user.groups.push(value),
+                oid if *oid == UID => user.uid = value,
                 _ => {}
             }
         }
     }
-    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    (!name.is_empty()).then(|| user(&name, &groups))
+    user.groups.push(AUTHENTICATED.into());
+    let hash = digest::digest(&digest::SHA256, der);
+    let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={hash}")]);
+    (!user.name.is_empty()).then_some(user)
 }
 
 /// DER values one after the other.
@@ -166,6 +175,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::{clock::Clock, ids::Ids};
 
     fn headers(authorization: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -175,16 +185,22 @@ mod tests {
         headers
     }
 
+    fn registry() -> Registry {
+        let registry = Registry::new(Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()), Ids::seeded(0));
+        registry.make_first_roles();
+        registry.add_token("secret", admin());
+        registry
+    }
+
     #[rstest]
     #[case("Bearer secret", Ok("kubernetes-admin"))]
     #[case("bearer secret", Ok("kubernetes-admin"))]
     #[case("Bearer wrong", Err(401))]
+    #[case("Bearer  secret", Ok("system:anonymous"))]
     #[case("Basic dTpw", Ok("system:anonymous"))]
     #[case("", Ok("system:anonymous"))]
     fn a_token_is_a_user_or_a_401(#[case] authorization: &str, #[case] expected: Result<&str, u16>) {
-        let mut tokens = Tokens::default();
-        tokens.add_admin("secret");
-        let found = authenticate(None, &headers(authorization), &tokens);
+        let found = authenticate(&registry(), None, &headers(authorization));
         assert_eq!(found.map(|user| user.name).map_err(|status| status.code), expected.map(str::to_owned));
     }
 
@@ -198,11 +214,30 @@ mod tests {
             "pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" in the namespace \"a\""
         )
     )]
-    fn nobody_may_look_at_health_and_version_alone(#[case] path: &str, #[case] expected: Option<&str>) {
-        let nobody = authenticate(None, &headers(""), &Tokens::default()).unwrap();
+    #[case(
+        "/api/v1/namespaces/a/pods?watch=1",
+        Some(
+            "pods is forbidden: User \"system:anonymous\" cannot watch resource \"pods\" in API group \"\" in the namespace \"a\""
+        )
+    )]
+    #[case(
+        "/api/v1/pods?fieldSelector=metadata.name%3Dx",
+        Some(
+            "pods \"x\" is forbidden: User \"system:anonymous\" cannot list resource \"pods\" in API group \"\" at the cluster scope"
+        )
+    )]
+    #[case(
+        "/api/v1/namespaces/a",
+        Some(
+            "namespaces \"a\" is forbidden: User \"system:anonymous\" cannot get resource \"namespaces\" in API group \"\" in the namespace \"a\""
+        )
+    )]
+    fn nobody_may_look_at_health_and_version_alone(#[case] uri: &str, #[case] expected: Option<&str>) {
+        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let info = RequestInfo::parse(path);
-        let verb = if matches!(info, RequestInfo::Resource(_)) { "list" } else { "get" };
-        let found = authorize(&nobody, &info, verb, path);
+        let asked = Asked::of(&Method::GET, path, &info, &Query::parse(query));
+        let nobody = User::anonymous();
+        let found = registry().permit(&asked.by(&nobody, &info));
         assert_eq!(found.err().map(|status| status.message).as_deref(), expected);
     }
 

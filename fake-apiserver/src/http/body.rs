@@ -1,4 +1,4 @@
-//! Bodies of requests: bounded, and read as JSON or YAML with upstream's words for what is wrong with them.
+//! Bodies of requests: bounded, and read as JSON, YAML or protobuf with upstream's words for what is wrong with them.
 //!
 //! Upstream: `limitedReadBody`, `transformDecodeError` and `summarizeData` in
 //! `k8s.io/apiserver/pkg/endpoints/handlers`, and `k8s.io/apimachinery/pkg/runtime/serializer/json`.
@@ -8,9 +8,16 @@ use http::{HeaderMap, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
-use super::json::{self, Parsed};
+use super::{
+    json::{self, Parsed},
+    protobuf::{self, Unread},
+    yaml,
+};
 use crate::{
-    base::{Status, limits, names, status::json_kind},
+    base::{
+        Status, limits, names,
+        status::{go_quote, json_kind},
+    },
     registry,
 };
 
@@ -21,6 +28,19 @@ pub(super) enum Form {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
+}
+
+/// The type that a body should be of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected<'a> {
+    /// Group and version, as an object has them.
+    pub(super) api_version: &'a str,
+    /// Kind.
+    pub(super) kind: &'a str,
+    /// Whether it is a custom kind, whose objects are never protobuf.
+    pub(super) custom: bool,
 }
 
 /// What upstream reads and writes, as its errors list it.
@@ -58,28 +78,31 @@ pub(super) fn form(headers: &HeaderMap) -> Result<Form, Status> {
     match media_type(headers).as_str() {
         "" | "application/json" => Ok(Form::Json),
         "application/yaml" => Ok(Form::Yaml),
-        "application/vnd.kubernetes.protobuf" => Err(Status::unsupported_media_type(
-            "fake-apiserver does not read protobuf - accepted media types include: application/json, application/yaml",
-        )),
+        "application/vnd.kubernetes.protobuf" => Ok(Form::Protobuf),
         _ => Err(Status::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: {MEDIA_TYPES}"
         ))),
     }
 }
 
-/// The object in a body that should be of a kind.
+/// The object in a body that should be of a kind; one of a custom kind has to say so itself.
 ///
 /// # Errors
 /// 400 with upstream's words for a body that is no object, or that does not read.
-pub(super) fn object(form: Form, bytes: &Bytes, kind: &str) -> Result<registry::Body, Status> {
-    let parsed = parse(form, bytes).and_then(|parsed| typed(&parsed.value).map(|()| parsed));
-    match parsed {
+pub(super) fn object(form: Form, bytes: &Bytes, expected: Expected<'_>) -> Result<registry::Body, Status> {
+    match read_object(form, bytes, expected) {
         Ok(Parsed { value: Value::Null, .. }) => {
             Ok(registry::Body { value: Value::Object(Default::default()), duplicates: vec![] })
         }
         Ok(Parsed { value, duplicates }) => Ok(registry::Body { value, duplicates }),
-        Err(why) => Err(Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+        Err(Unread { claimed: Some((kind, version)), why }) => Err(Status::bad_request(format!(
+            "{kind} in version {} cannot be handled as a {}: {why}",
+            go_quote(&version),
+            expected.kind
+        ))),
+        Err(Unread { claimed: None, why }) => Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {why} ({})",
+            expected.kind,
             summary(bytes)
         ))),
     }
@@ -88,52 +111,40 @@ pub(super) fn object(form: Form, bytes: &Bytes, kind: &str) -> Result<registry::
 /// `DeleteOptions` in a body.
 ///
 /// # Errors
-/// As upstream: an error that it did not expect.
+/// 400 where it does not read, or is something else.
 pub(super) fn options(form: Form, bytes: &Bytes) -> Result<Value, Status> {
-    let value = parse(form, bytes).and_then(|parsed| typed(&parsed.value).map(|()| parsed.value));
-    let value = value.map_err(Status::unexpected)?;
+    let expected = Expected { api_version: "v1", kind: "DeleteOptions", custom: false };
+    let value = read_object(form, bytes, expected).map_err(|unread| Status::bad_request(unread.why))?.value;
     let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
     if !kind.is_empty() && kind != "DeleteOptions" {
         let (_, version) = names::split_api_version(version);
-        let message = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme");
-        return Err(Status::unexpected(message));
+        let message = format!(
+            "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/runtime/scheme.go:111\""
+        );
+        return Err(Status::bad_request(message));
     }
     Ok(value)
 }
 
-/// Reads a text in a form; an error is in upstream's words.
-fn parse(form: Form, bytes: &Bytes) -> Result<Parsed, String> {
-    match form {
+fn read_object(form: Form, bytes: &Bytes, expected: Expected<'_>) -> Result<Parsed, Unread> {
+    let parsed = match form {
         Form::Json => json::parse(bytes).map_err(|why| format!("couldn't get version/kind; json parse error: {why}")),
-        Form::Yaml => yaml(bytes),
-    }
-}
-
-/// Reads YAML as upstream does: as the JSON it stands for.
-///
-/// # Errors
-/// Words in the manner of upstream's reader; its wording of each single mistake is its own.
-pub(super) fn yaml(bytes: &[u8]) -> Result<Parsed, String> {
-    let text = String::from_utf8_lossy(bytes);
-    if text.trim_start().starts_with('{')
-        && let Ok(parsed) = json::parse(bytes)
-    {
-        return Ok(parsed); // kubectl sends JSON in the name of YAML; this reader is the faster one
-    }
-    let options = serde_saphyr::options! {
-        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
-        legacy_octal_numbers: true, // `defaultMode: 0400` is 256, as YAML 1.1 and so Go's reader have it
+        Form::Yaml => yaml::read(bytes),
+        Form::Protobuf => {
+            let envelope = protobuf::Envelope::read(bytes, expected.api_version, expected.kind)?;
+            let value = if expected.custom { Err(envelope.custom()) } else { envelope.open() };
+            return value.map(|value| Parsed { value, duplicates: Vec::new() });
+        }
     };
-    serde_saphyr::with_deserializer_from_str_with_options(&text, options, |deserializer| {
-        json::from_deserializer(deserializer)
-    })
-    .map_err(|error| format!("error converting YAML to JSON: yaml: {}", yaml_error(&error.to_string())))
-}
-
-/// The mistakes that upstream's YAML reader and ours name differently.
-fn yaml_error(error: &str) -> String {
-    error.lines().next().unwrap_or_default().into()
+    let parsed = parsed.and_then(|parsed| typed(&parsed.value).map(|()| parsed));
+    let parsed = parsed.and_then(|parsed| match parsed.value.get("kind").and_then(Value::as_str) {
+        None | Some("") if expected.custom => {
+            Err(format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(bytes)))
+        }
+        None | Some(_) => Ok(parsed),
+    });
+    parsed.map_err(|why| Unread { claimed: None, why })
 }
 
 /// Upstream looks at `apiVersion` and `kind` before anything else, through a Go struct.
@@ -190,7 +201,8 @@ mod tests {
         "couldn't get version/kind; json parse error: invalid character 'a' looking for beginning of object key string ({aaaaaaaaaaaaaaaaaaaaaaaaaaaaa ...)"
     )]
     fn a_body_that_is_no_object_is_refused_in_upstreams_words(#[case] body: &'static str, #[case] expected: &str) {
-        let status = object(Form::Json, &Bytes::from_static(body.as_bytes()), "ConfigMap").unwrap_err();
+        let expected_kind = Expected { api_version: "v1", kind: "ConfigMap", custom: false };
+        let status = object(Form::Json, &Bytes::from_static(body.as_bytes()), expected_kind).unwrap_err();
         assert_eq!(
             status.message,
             format!("the object provided is unrecognized (must be of type ConfigMap): {expected}")
@@ -202,7 +214,7 @@ mod tests {
     fn yaml_means_the_json_it_stands_for() {
         let text =
             b"apiVersion: v1\nmetadata:\n  name: a\n  name: b\ndata:\n  k: 1\n  s: \"1\"\n  t: true\n  z: null\n";
-        let parsed = yaml(text).unwrap();
+        let parsed = yaml::read(text).unwrap();
         assert_eq!(parsed.duplicates, ["metadata.name"]);
         assert_eq!(
             parsed.value,
@@ -212,7 +224,7 @@ mod tests {
 
     #[test]
     fn yaml_that_is_none_is_refused() {
-        let why = yaml(b"a: [unclosed").unwrap_err();
+        let why = yaml::read(b"a: [unclosed").unwrap_err();
         assert!(why.starts_with("error converting YAML to JSON: yaml: "), "{why}");
     }
 
@@ -225,7 +237,7 @@ mod tests {
             let list = vec![format!("*{before}"); 10].join(", ");
             text.push_str(&format!("{name}: &{name} [{list}]\n"));
         }
-        assert!(yaml(text.as_bytes()).is_err());
+        assert!(yaml::read(text.as_bytes()).is_err());
     }
 
     #[tokio::test]

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{
     HeaderMap,
-    header::{ACCEPT, CONTENT_TYPE, IF_NONE_MATCH, VARY},
+    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, IF_NONE_MATCH, VARY},
 };
 use serde_json::{Value, json};
 
 use super::{
-    Api, negotiate,
+    Api, health, metrics, negotiate,
     path::RequestInfo,
     query::Query,
     respond::{self, Response},
@@ -17,10 +18,8 @@ use super::{
 use crate::{
     base::Status,
     discovery::{self, Aggregated},
+    registry::AUDIENCE,
 };
-
-/// The checks that the real server lists under `?verbose` and that make sense here.
-const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
 
 /// Answers a GET of such a path.
 ///
@@ -58,32 +57,54 @@ pub(super) fn answer(
         },
         RequestInfo::Resource(_) | RequestInfo::Unknown => Ok(respond::page_not_found()),
         RequestInfo::ServerVersion => Ok(plain(discovery::server_version())),
-        RequestInfo::Health { endpoint, check } => Ok(health(endpoint, check, query)),
-        RequestInfo::Metrics => Err(Status::not_implemented("metrics of the API server")),
-        RequestInfo::OpenApiV2 => Err(Status::not_implemented("OpenAPI v2 documents")),
+        RequestInfo::Health { endpoint, check } => Ok(health::answer(endpoint, check, query)),
+        RequestInfo::Metrics => Ok(respond::bytes(200, metrics::CONTENT_TYPE, api.metrics.text(&api.registry))),
+        RequestInfo::Issuer => Ok(public(
+            "application/json",
+            &json!({
+                "issuer": AUDIENCE,
+                "jwks_uri": format!("https://{}/openid/v1/jwks", api.address()),
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["ES256"],
+            }),
+        )),
+        RequestInfo::KeySet => Ok(public("application/jwk-set+json", &api.registry.key_set())),
+        RequestInfo::OpenApiV2 if !negotiate::takes_json(accept) => {
+            let mut refused = respond::bytes(406, "application/json", "");
+            refused.headers_mut().remove(CONTENT_TYPE);
+            Ok(refused)
+        }
+        RequestInfo::OpenApiV2 => Ok(document(headers, api.openapi.v2(&catalog))),
         RequestInfo::OpenApiIndex => {
             let mut index = respond::value(200, false, &api.openapi.index(&catalog));
             respond::set(&mut index, CONTENT_TYPE, "text/plain; charset=utf-8");
             Ok(index)
         }
-        RequestInfo::OpenApi { group, version } => Ok(match api.openapi.document(&catalog, group, version) {
-            Some((hash, document)) => {
-                let etag = format!("\"{hash}\"");
-                match not_modified(headers, &etag) {
-                    Some(response) => response,
-                    None => {
-                        let mut response = match negotiate::takes_gzip(header(headers, http::header::ACCEPT_ENCODING)) {
-                            true => respond::compress(200, document),
-                            false => respond::bytes(200, "application/json", document),
-                        };
-                        respond::tag(&mut response, &etag);
-                        response
-                    }
-                }
-            }
-            None => respond::page_not_found(),
-        }),
+        RequestInfo::OpenApi { group, version } => {
+            Ok(document(headers, api.openapi.document(&catalog, group, version)))
+        }
     }
+}
+
+/// A document with its hash, for who does not have it yet.
+fn document(headers: &HeaderMap, found: Option<(String, Bytes)>) -> Response {
+    let Some((hash, document)) = found else { return respond::page_not_found() };
+    let etag = format!("\"{hash}\"");
+    not_modified(headers, &etag).unwrap_or_else(|| {
+        let gzip = negotiate::takes_gzip(header(headers, http::header::ACCEPT_ENCODING));
+        let mut response =
+            if gzip { respond::compress(200, document) } else { respond::bytes(200, "application/json", document) };
+        respond::tag(&mut response, &etag);
+        response
+    })
+}
+
+/// A document that others may keep for an hour.
+fn public(media_type: &'static str, document: &Value) -> Response {
+    let mut response = respond::bytes(200, media_type, document.to_string());
+    respond::set(&mut response, CACHE_CONTROL, "public, max-age=3600");
+    response
 }
 
 fn header(headers: &HeaderMap, name: http::header::HeaderName) -> &str {
@@ -109,23 +130,4 @@ fn aggregated(document: Aggregated, headers: &HeaderMap) -> Response {
     respond::tag(&mut response, &etag);
     respond::set(&mut response, VARY, "Accept");
     response
-}
-
-/// A server that answers is healthy; the checks are listed as upstream lists its own.
-fn health(endpoint: &'static str, check: &str, query: &Query) -> Response {
-    if !check.is_empty() {
-        return if CHECKS.contains(&check) { respond::text(200, "ok") } else { respond::page_not_found() };
-    }
-    if query.get("verbose").is_none() {
-        return respond::text(200, "ok");
-    }
-    let excluded: Vec<&str> =
-        query.pairs().iter().filter(|(key, _)| key == "exclude").map(|(_, value)| value.as_str()).collect();
-    let mut text = String::new();
-    for check in CHECKS {
-        let verdict = if excluded.contains(&check) { "excluded: ok" } else { "ok" };
-        text.push_str(&format!("[+]{check} {verdict}\n"));
-    }
-    text.push_str(&format!("{endpoint} check passed\n"));
-    respond::text(200, text)
 }

@@ -10,32 +10,61 @@ use http::{HeaderMap, Method, header};
 use serde_json::{Value, json};
 
 use super::{
-    Api, Incoming, auth,
-    body::{self, Form},
-    documents, json,
+    Api, Incoming,
+    auth::{self, Asked},
+    body::{self, Expected, Form},
+    documents, impersonate, json,
+    metrics::Labels,
     negotiate::{self, Answer, Route, Shape},
     path::{RequestInfo, ResourcePath, Verb},
     query::{Query, Writing, dry_run_error},
     respond::{self, Response},
     streams,
     table::{self, Include, Table},
-    watch,
+    watch, yaml,
 };
 use crate::{
-    base::{Object, Status, Stored, status::json_kind},
-    registry::{Body, Caller, DeleteOptions, Deleted, Patch, Resource, Target, User},
+    base::{
+        Object, Status, Stored, names,
+        status::{go_quote, json_kind},
+    },
+    registry::{Body, Caller, DeleteOptions, Deleted, Patch, Resource, Target, User, Warnings},
 };
 
 /// Answers a request. `connection` is the user of the connection, if that says it already.
 pub(super) async fn handle(api: &Arc<Api>, connection: Option<&User>, request: hyper::Request<Incoming>) -> Response {
     let accept = header(request.headers(), header::ACCEPT).to_owned();
-    match answer(api, connection, request).await {
+    let (info, query) =
+        (RequestInfo::parse(request.uri().path()), Query::parse(request.uri().query().unwrap_or_default()));
+    let verb = match &info {
+        RequestInfo::Resource(path) => Verb::of(request.method(), path, query.flag("watch").unwrap_or_default()),
+        _ => None,
+    };
+    let apply = body::media_type(request.headers()) == "application/apply-patch+yaml";
+    let labels = Labels::of(&info, request.method(), verb, apply, !query.dry_run().is_empty());
+    let clock = api.registry.clock();
+    let start = clock.now();
+    let response = match answer(api, connection, request, Read { info, verb, query }).await {
         Ok(response) => response,
-        Err(status) => {
-            let yaml = negotiate::negotiate(&accept, Route::Custom).is_ok_and(|answer| answer.yaml);
-            respond::status(&status, yaml)
-        }
+        Err(status) => refusal(&status, &accept),
+    };
+    if let Some(labels) = labels {
+        let millis = clock.now().duration_since(start).as_millis();
+        api.metrics.count(labels, response.status().as_u16(), i64::try_from(millis).unwrap_or(i64::MAX));
     }
+    response
+}
+
+/// What a request's method and address say.
+struct Read {
+    info: RequestInfo,
+    verb: Option<Verb>,
+    query: Query,
+}
+
+fn refusal(status: &Status, accept: &str) -> Response {
+    let yaml = negotiate::negotiate(accept, Route::Custom).is_ok_and(|answer| answer.yaml);
+    respond::status(status, yaml)
 }
 
 fn header(headers: &HeaderMap, name: header::HeaderName) -> &str {
@@ -46,31 +75,41 @@ async fn answer(
     api: &Arc<Api>,
     connection: Option<&User>,
     request: hyper::Request<Incoming>,
+    read: Read,
 ) -> Result<Response, Status> {
     let path = request.uri().path().to_owned();
-    let info = RequestInfo::parse(&path);
-    let query = Query::parse(request.uri().query().unwrap_or_default());
     let method = request.method().clone();
-    let verb = match &info {
-        RequestInfo::Resource(resource) => Verb::of(&method, resource, query.flag("watch").unwrap_or_default()),
-        _ => None,
+    let Read { info, verb, query } = read;
+    let user = auth::authenticate(&api.registry, connection, request.headers())?;
+    let asked = Asked::of(&method, &path, &info, &query);
+    let user = match impersonate::wanted(request.headers())? {
+        Some(wanted) => api.modes.become_user(&api.registry, wanted, &asked.by(&user, &info))?,
+        None => user,
     };
-    let user = auth::authenticate(connection, request.headers(), &api.tokens)?;
-    let lower = method.as_str().to_ascii_lowercase();
-    auth::authorize(&user, &info, verb.map_or(lower.as_str(), |verb| verb.name()), &path)?;
-    if request.headers().keys().any(|name| name.as_str().starts_with("impersonate-")) {
-        return Err(Status::not_implemented("impersonation"));
-    }
+    api.registry.permit(&asked.by(&user, &info))?;
     match info {
         RequestInfo::Resource(resource) => {
             let found = find(api, &method, &resource, verb)?;
             let Found::Serve(target, verb) = found else { return Ok(respond::page_not_found()) };
-            let call = Call { api, target, verb, query, user };
-            call.answer(request).await
+            let warnings = Warnings::default();
+            if let Some(text) = target.resource.deprecation() {
+                warnings.add(text); // whatever comes of the request, and before all that does
+            }
+            let accept = header(request.headers(), header::ACCEPT).to_owned();
+            let call = Call { api, target, verb, query, user, warnings: warnings.clone() };
+            let answered = call.answer(request).await;
+            let warnings = warnings.take();
+            if warnings.is_empty() {
+                return answered;
+            }
+            let mut response = answered.unwrap_or_else(|status| refusal(&status, &accept));
+            respond::warn(&mut response, &warnings);
+            Ok(response)
         }
         info => {
             let headers = request.headers().clone();
-            if !matches!(method, Method::GET | Method::HEAD) {
+            let any = matches!(info, RequestInfo::Health { .. });
+            if !any && !matches!(method, Method::GET | Method::HEAD) {
                 return Err(Status::method_not_allowed());
             }
             documents::answer(api, &info, &headers, &query)
@@ -168,6 +207,8 @@ struct Call<'a> {
     verb: Verb,
     query: Query,
     user: User,
+    /// What the answer will warn of.
+    warnings: Warnings,
 }
 
 impl Call<'_> {
@@ -213,14 +254,11 @@ impl Call<'_> {
             "" | "Metadata" => Ok(Include::Metadata),
             "None" => Ok(Include::None),
             "Object" => Ok(Include::Object),
-            other => {
-                let error = crate::base::FieldError::not_supported(
-                    "includeObject",
-                    &json!(other),
-                    &["Metadata", "None", "Object", ""],
-                );
-                Err(Status::invalid("meta.k8s.io", "TableOptions", "", &[error]))
-            }
+            other => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', \
+                     'Object', 'None', or empty",
+                go_quote(other)
+            ))),
         }
     }
 
@@ -316,38 +354,44 @@ impl Call<'_> {
         let options = self.query.write_options(writing, header(headers, header::USER_AGENT))?;
         let caller = Caller {
             user: self.user.clone(),
+            guarded: true,
             manager: options.manager,
             dry_run: options.dry_run,
             validation: options.validation,
-            ..Caller::default()
+            warnings: self.warnings.clone(),
+            duplicates: Vec::new(),
         };
         Ok((caller, options.force))
     }
 
-    /// The kind that a body should have.
-    fn kind(&self) -> &str {
-        match self.target.resource.subresources.get(&self.target.subresource) {
-            Some(subresource) => &subresource.kind,
-            None => &self.target.resource.kind,
-        }
-    }
-
+    /// The object in the body of a request.
     async fn body(&self, headers: &HeaderMap, content: Incoming) -> Result<Body, Status> {
-        let form = body::form(headers)?;
-        body::object(form, &body::read(content).await?, self.kind())
+        let (form, bytes) = (body::form(headers)?, body::read(content).await?);
+        let resource = &self.target.resource;
+        let own = resource.api_version();
+        let expected = match resource.subresources.get(&self.target.subresource) {
+            Some(sub) if !sub.version.is_empty() => {
+                let api_version = names::api_version(&sub.group, &sub.version);
+                let expected = Expected { api_version: &api_version, kind: &sub.kind, custom: false };
+                return body::object(form, &bytes, expected);
+            }
+            Some(sub) => Expected { api_version: &own, kind: &sub.kind, custom: resource.custom.is_some() },
+            None => Expected { api_version: &own, kind: &resource.kind, custom: resource.custom.is_some() },
+        };
+        body::object(form, &bytes, expected)
     }
 
     async fn create(&self, form: &Answer, headers: &HeaderMap, content: Incoming) -> Result<Response, Status> {
         let (caller, _) = self.caller(headers, Writing::Create)?;
         let body = self.body(headers, content).await?;
         let object = self.api.registry.create(&self.target, &caller, body).await;
-        self.written(form, &caller, object.map(|object| (object, true)))
+        self.written(form, object.map(|object| (object, true)))
     }
 
     async fn update(&self, form: &Answer, headers: &HeaderMap, content: Incoming) -> Result<Response, Status> {
         let (caller, _) = self.caller(headers, Writing::Update)?;
         let body = self.body(headers, content).await?;
-        self.written(form, &caller, self.api.registry.update(&self.target, &caller, body).await)
+        self.written(form, self.api.registry.update(&self.target, &caller, body).await)
     }
 
     async fn patch(&self, form: &Answer, headers: &HeaderMap, content: Incoming) -> Result<Response, Status> {
@@ -364,39 +408,48 @@ impl Call<'_> {
             }
             _ => return Err(Status::unsupported_patch_type()),
         };
-        let (caller, force) = self.caller(headers, writing)?;
+        let (mut caller, force) = self.caller(headers, writing)?;
         let bytes = body::read(content).await?;
         let patch = if writing == Writing::Apply {
             let parsed =
-                body::yaml(&bytes).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
-            Patch::Apply { body: Body { value: parsed.value, duplicates: parsed.duplicates }, force }
+                yaml::read(&bytes).map_err(|why| Status::bad_request(format!("error decoding YAML: {why}")))?;
+            let value = match parsed.value {
+                Value::Null => Value::Object(Default::default()),
+                value @ Value::Object(_) => value,
+                other => {
+                    return Err(Status::bad_request(format!(
+                        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into \
+                         Go value of type map[string]interface {{}}",
+                        json_kind(&other)
+                    )));
+                }
+            };
+            Patch::Apply { body: Body { value, duplicates: parsed.duplicates }, force }
         } else {
-            let decode = |why: String| Status::bad_request(format!("error decoding patch: {why}"));
-            let value = json::parse(&bytes).map_err(decode)?.value;
+            let parsed = match json::parse(&bytes) {
+                Ok(parsed) => parsed,
+                Err(why) => {
+                    // The object comes first: where there is none, nobody looks at the patch.
+                    self.api.registry.get(&self.target, "").await?;
+                    let strategic = media_type == "application/strategic-merge-patch+json";
+                    let preface = if strategic { "" } else { "error decoding patch: " };
+                    return Err(Status::bad_request(format!("{preface}{why}")));
+                }
+            };
+            caller.duplicates = parsed.duplicates;
+            let value = parsed.value;
             match media_type.as_str() {
                 "application/json-patch+json" => Patch::Json(value),
                 "application/merge-patch+json" => Patch::Merge(value),
                 _ => Patch::Strategic(value),
             }
         };
-        self.written(form, &caller, self.api.registry.patch(&self.target, &caller, patch).await)
+        self.written(form, self.api.registry.patch(&self.target, &caller, patch).await)
     }
 
-    /// The answer to a write: the object, with the warnings that came up.
-    fn written(
-        &self,
-        form: &Answer,
-        caller: &Caller,
-        result: Result<(Arc<Stored>, bool), Status>,
-    ) -> Result<Response, Status> {
-        let shown =
-            result.and_then(|(object, created)| self.show(if created { 201 } else { 200 }, form, &object, false));
-        let mut response = shown.unwrap_or_else(|status| respond::status(&status, form.yaml));
-        let deprecated = self.target.resource.custom.iter().map(|custom| custom.warning.clone());
-        let mut warnings: Vec<String> = deprecated.filter(|warning| !warning.is_empty()).collect();
-        warnings.extend(caller.warnings.take());
-        respond::warn(&mut response, &warnings);
-        Ok(response)
+    /// The answer to a write: the object.
+    fn written(&self, form: &Answer, result: Result<(Arc<Stored>, bool), Status>) -> Result<Response, Status> {
+        result.and_then(|(object, created)| self.show(if created { 201 } else { 200 }, form, &object, false))
     }
 
     /// Options of a deletion: of the body, or of the query if there is none.
@@ -418,7 +471,9 @@ impl Call<'_> {
         if let Some(error) = dry_run_error(&dry_run) {
             return Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error]));
         }
-        let caller = Caller { user: self.user.clone(), dry_run: !dry_run.is_empty(), ..Caller::default() };
+        let warnings = self.warnings.clone();
+        let dry_run = !dry_run.is_empty();
+        let caller = Caller { user: self.user.clone(), dry_run, warnings, ..Caller::default() };
         Ok((caller, options))
     }
 
@@ -435,7 +490,7 @@ impl Call<'_> {
             }
             Deleted::Waiting(object) => object,
         });
-        let mut response = self.written(form, &caller, result.map(|object| (object, false)))?;
+        let mut response = self.written(form, result.map(|object| (object, false)))?;
         if accepted {
             *response.status_mut() = http::StatusCode::ACCEPTED;
         }
@@ -466,7 +521,7 @@ fn delete_options(form: Form, bytes: &Bytes) -> Result<(DeleteOptions, Vec<Strin
         let found = json_kind(found);
         let message =
             format!("json: cannot unmarshal {found} into Go struct field DeleteOptions.{path} of type {wanted}");
-        Err(Status::unexpected(message))
+        Err(Status::bad_request(message))
     }
     let text = |path: &[&str], wanted: &str| match value.at(path) {
         None | Some(Value::Null) => Ok(None),

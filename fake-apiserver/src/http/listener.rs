@@ -2,19 +2,22 @@
 //! never more of them than the limit.
 
 use std::{
+    fmt::Display,
+    future::poll_fn,
     io,
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
@@ -24,18 +27,17 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use super::{Api, auth, timer::ClockTimer};
+use super::{
+    Api, auth,
+    multiplex::{Answers, Gathered, Multiplexed},
+    timer::ClockTimer,
+};
 use crate::{base::limits, registry::User};
 
 impl Api {
-    /// Serves one end of a memory pipe; who holds the other is the administrator. Ends when the pipe does.
-    pub(crate) async fn serve_memory(self: Arc<Self>, pipe: DuplexStream) {
-        let user = auth::admin();
-        // A request that brings credentials of its own is judged by them.
-        let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-            let own = request.headers().contains_key(http::header::AUTHORIZATION);
-            self.answer((!own).then_some(&user), request)
-        });
+    /// Serves one end of a memory pipe; who holds the other is that user. Ends when the pipe does.
+    pub(crate) async fn serve_memory(self: Arc<Self>, pipe: DuplexStream, user: User) {
+        let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| self.answer(Some(&user), request));
         let connection =
             http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(pipe), service).with_upgrades();
         tokio::pin!(connection);
@@ -99,7 +101,7 @@ impl Api {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let asked = AtomicBool::new(false);
-        // HTTP/2 answers run as tasks, so what they use is shared.
+        // HTTP/2 answers outlive a borrow of this connection, so what they use is shared.
         let shared = Arc::new((self.clone(), user, asked));
         let service = {
             let shared = shared.clone();
@@ -112,51 +114,60 @@ impl Api {
                 }
             })
         };
-        // A client that says nothing after the handshake is let go; later silence is for HTTP itself to judge.
-        let silent = async {
-            self.registry.clock().sleep(limits::REQUEST_HEAD).await;
-            if shared.2.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
-        };
-        let stop = self.stop.cancelled();
-        macro_rules! drive {
-            ($connection:expr) => {{
-                let connection = $connection;
-                tokio::pin!(connection, silent);
-                tokio::select! {
-                    biased;
-                    ended = connection.as_mut() => log_end(ended),
-                    () = silent.as_mut() => tracing::debug!("no request in time"),
-                    () = stop => {
-                        connection.as_mut().graceful_shutdown();
-                        log_end(connection.await);
-                    }
-                }
-            }};
-        }
         let timer = ClockTimer::new(self.registry.clock());
-        let io = TokioIo::new(stream);
+        let asked = || shared.2.load(Ordering::Relaxed);
         if h2 {
-            drive!(
-                http2::Builder::new(TokioExecutor::new())
-                    .timer(timer)
-                    .auto_date_header(false)
-                    .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
-                    .keep_alive_interval(Some(limits::KEEP_ALIVE))
-                    .keep_alive_timeout(limits::REQUEST_HEAD)
-                    .serve_connection(io, service)
-            );
+            let (answers, stream) = (Answers::default(), Gathered::new(stream));
+            let mut multiplexed = Multiplexed::new(answers.clone(), stream.clone());
+            let connection = http2::Builder::new(answers)
+                .timer(timer)
+                .auto_date_header(false)
+                .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
+                .keep_alive_interval(Some(limits::KEEP_ALIVE))
+                .keep_alive_timeout(limits::REQUEST_HEAD)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
+            let poll = |context: &mut Context<'_>| multiplexed.poll(&mut connection, context);
+            if !self.until_stopped(asked, poll).await {
+                connection.as_mut().graceful_shutdown();
+                log_end(poll_fn(|context| multiplexed.poll(&mut connection, context)).await);
+            }
         } else {
-            drive!(
-                http1::Builder::new()
-                    .timer(timer)
-                    .auto_date_header(false)
-                    .header_read_timeout(limits::REQUEST_HEAD)
-                    .serve_connection(io, service)
-                    .with_upgrades()
-            );
+            let connection = http1::Builder::new()
+                .timer(timer)
+                .auto_date_header(false)
+                .header_read_timeout(limits::REQUEST_HEAD)
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
+            tokio::pin!(connection);
+            if !self.until_stopped(asked, |context| connection.as_mut().poll(context)).await {
+                connection.as_mut().graceful_shutdown();
+                log_end(connection.await);
+            }
         }
+    }
+
+    /// Polls a connection until it has ended; `false` where the server stops first. A client that says nothing after the
+    /// handshake is let go; later silence is for HTTP itself to judge.
+    async fn until_stopped<E: Display>(
+        &self,
+        asked: impl Fn() -> bool,
+        mut connection: impl FnMut(&mut Context<'_>) -> Poll<Result<(), E>>,
+    ) -> bool {
+        let (silent, stop) = (self.registry.clock().sleep(limits::REQUEST_HEAD), self.stop.cancelled());
+        tokio::pin!(silent, stop);
+        poll_fn(|context| {
+            if let Poll::Ready(ended) = connection(context) {
+                log_end(ended);
+                return Poll::Ready(true);
+            }
+            if !asked() && silent.as_mut().poll(context).is_ready() && !asked() {
+                tracing::debug!("no request in time");
+                return Poll::Ready(true);
+            }
+            stop.as_mut().poll(context).map(|()| false)
+        })
+        .await
     }
 }
 
@@ -172,7 +183,7 @@ async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<(Tls,
     Ok((tls, user, h2))
 }
 
-fn log_end(ended: Result<(), hyper::Error>) {
+fn log_end(ended: Result<(), impl Display>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }

@@ -1,6 +1,6 @@
 //! Bytes become requests, and answers become bytes: paths, bodies, forms, connections. No opinion about objects.
 //!
-//! The order for each request: who asks (`auth`), what (`path`), then the registry or a document (`handlers`,
+//! The order for each request: who asks (`auth`), in whose name (`impersonate`), what (`path`) and whether they may, then the registry or a document (`handlers`,
 //! `documents`), then the form of the answer (`negotiate`, `respond`).
 
 mod auth;
@@ -8,11 +8,16 @@ mod body;
 mod columns;
 mod documents;
 mod handlers;
+mod health;
+mod impersonate;
 mod json;
 mod jsonpath;
 mod listener;
+mod metrics;
+mod multiplex;
 mod negotiate;
 mod path;
+mod protobuf;
 mod query;
 mod respond;
 pub mod streams;
@@ -20,6 +25,7 @@ mod table;
 mod timer;
 pub(crate) mod tls;
 mod watch;
+mod yaml;
 
 use std::{
     convert::Infallible,
@@ -32,7 +38,7 @@ use http::{HeaderValue, header::DATE};
 pub use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::auth::Tokens;
+pub(crate) use self::auth::admin;
 pub use self::respond::{Response, ResponseBody};
 pub(crate) use self::streams::Streams;
 use crate::{
@@ -41,25 +47,50 @@ use crate::{
     registry::{Registry, User},
 };
 
+/// What a `Date` header says of second 0.
+const EPOCH: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
+
 /// One server, whatever doors lead to it.
 #[derive(Debug)]
 pub(crate) struct Api {
     registry: Registry,
-    tokens: Tokens,
+    modes: impersonate::Modes,
     openapi: OpenApi,
+    metrics: metrics::Metrics,
     streams: Streams,
     /// Ends watches and connections.
     stop: CancellationToken,
     /// `host:port` of the HTTPS door, for who asks where the server is.
     address: Mutex<String>,
+    /// The `Date` header of a second since 1970: the answers of one second share it.
+    date: Mutex<(i64, HeaderValue)>,
 }
 
 impl Api {
     /// A server for a registry, with streams into the pods; the streams' token ends it.
-    pub(crate) fn new(tokens: Tokens, streams: Streams) -> Arc<Self> {
+    pub(crate) fn new(streams: Streams) -> Arc<Self> {
         let address = Mutex::new("kubernetes.default.svc:443".into());
         let (registry, stop) = (streams.registry.clone(), streams.stop.clone());
-        Arc::new(Self { registry, tokens, openapi: OpenApi::default(), streams, stop, address })
+        Arc::new(Self {
+            registry,
+            modes: impersonate::Modes::default(),
+            openapi: OpenApi::default(),
+            metrics: Default::default(),
+            streams,
+            stop,
+            address,
+            date: Mutex::new((0, HeaderValue::from_static(EPOCH))),
+        })
+    }
+
+    fn date(&self) -> HeaderValue {
+        let now = self.registry.clock().now();
+        let mut date = self.date.lock().expect("no panic under this lock");
+        if date.0 != now.as_second() {
+            let text = now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            *date = (now.as_second(), HeaderValue::try_from(text).expect("letters and digits"));
+        }
+        date.1.clone()
     }
 
     fn address(&self) -> String {
@@ -86,10 +117,7 @@ impl Api {
         if head {
             *response.body_mut() = ResponseBody::default();
         }
-        let date = self.registry.clock().now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        if let Ok(date) = HeaderValue::from_str(&date) {
-            response.headers_mut().insert(DATE, date);
-        }
+        response.headers_mut().insert(DATE, self.date());
         Ok(response)
     }
 }

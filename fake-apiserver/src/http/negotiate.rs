@@ -152,6 +152,11 @@ pub(super) fn discovery(accept: &str) -> Option<&'static str> {
     None
 }
 
+/// Whether an `Accept` header takes plain JSON.
+pub(super) fn takes_json(accept: &str) -> bool {
+    accept.trim().is_empty() || entries(accept).iter().any(|entry| entry.takes("application", "json"))
+}
+
 /// Whether an `Accept-Encoding` header takes gzip.
 pub(super) fn takes_gzip(accept_encoding: &str) -> bool {
     accept_encoding.split(',').any(|entry| {

@@ -48,6 +48,10 @@ pub(super) enum RequestInfo {
         /// Version.
         version: String,
     },
+    /// `/.well-known/openid-configuration`: who issues the tokens of service accounts.
+    Issuer,
+    /// `/openid/v1/jwks`: the keys by which to check them.
+    KeySet,
     /// None of these.
     Unknown,
 }
@@ -146,10 +150,12 @@ impl RequestInfo {
             ["apis", group, version] => Self::Version { group: (*group).into(), version: (*version).into() },
             ["apis", group, version, rest @ ..] => Self::resource(group, version, rest),
             ["version"] => Self::ServerVersion,
-            ["healthz", check @ ..] => Self::health("healthz", check),
-            ["livez", check @ ..] => Self::health("livez", check),
-            ["readyz", check @ ..] => Self::health("readyz", check),
+            ["healthz", check @ ..] => Self::health("healthz", check, path),
+            ["livez", check @ ..] => Self::health("livez", check, path),
+            ["readyz", check @ ..] => Self::health("readyz", check, path),
             ["metrics"] => Self::Metrics,
+            [".well-known", "openid-configuration"] => Self::Issuer,
+            ["openid", "v1", "jwks"] => Self::KeySet,
             ["openapi", "v2"] => Self::OpenApiV2,
             ["openapi", "v3"] => Self::OpenApiIndex,
             ["openapi", "v3", "api", version] => Self::OpenApi { group: String::new(), version: (*version).into() },
@@ -160,8 +166,8 @@ impl RequestInfo {
         }
     }
 
-    fn health(endpoint: &'static str, check: &[&str]) -> Self {
-        Self::Health { endpoint, check: check.join("/") }
+    fn health(endpoint: &'static str, check: &[&str], path: &str) -> Self {
+        if path.ends_with('/') { Self::Unknown } else { Self::Health { endpoint, check: check.join("/") } }
     }
 
     fn resource(group: &str, version: &str, parts: &[&str]) -> Self {

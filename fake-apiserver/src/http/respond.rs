@@ -102,8 +102,7 @@ pub(super) fn list_metadata(list: &List) -> Value {
 /// A list of whole objects: their texts side by side. The objects of a built-in list do not say their type, as Go leaves
 /// it out there.
 pub(super) fn list(resource: &Resource, list: &List) -> Bytes {
-    let mut out =
-        BytesMut::with_capacity(256 + list.items.iter().map(|item| item.item_json().len() + 96).sum::<usize>());
+    let mut out = BytesMut::with_capacity(256 + list.items.iter().map(|item| item.json().len() + 1).sum::<usize>());
     let quoted = |text: &str| Value::from(text).to_string();
     out.put_slice(format!("{{\"kind\":{},", quoted(&resource.list_kind)).as_bytes());
     out.put_slice(format!("\"apiVersion\":{},", quoted(&resource.api_version())).as_bytes());
@@ -119,7 +118,7 @@ pub(super) fn list(resource: &Resource, list: &List) -> Bytes {
         if resource.custom.is_some() {
             out.put_slice(&item.json());
         } else {
-            out.put_slice(&item.item_json());
+            item.put_item(&mut out);
         }
     }
     out.put_slice(b"]}");

@@ -96,16 +96,20 @@ impl<'a> Table<'a> {
         let shown = match self.include {
             Include::None => Value::Null,
             Include::Metadata => partial(object, self.version),
-            Include::Object => object.to_value(),
+            Include::Object => {
+                let mut object = object.clone();
+                object.unpack();
+                object.into_value()
+            }
         };
         json!({"cells": cells, "object": shown})
     }
 
     fn custom_cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         let mut cells = vec![object.name().into()];
-        let value = object.to_value();
+        let value = object.as_value();
         for (column, path) in self.resource.columns.iter().zip(&self.paths) {
-            let found = path.as_ref().and_then(|path| path.first(&value));
+            let found = path.as_ref().and_then(|path| path.first(value));
             cells.push(found.map_or(Value::Null, |found| cell(&column.kind, found, now)));
         }
         if self.resource.columns.is_empty() {
@@ -158,11 +162,12 @@ pub(super) fn age(time: Timestamp, now: Timestamp) -> String {
 
 /// An object's metadata, in a version of `meta.k8s.io`.
 pub(super) fn partial(object: &Object, version: &str) -> Value {
-    json!({
-        "kind": "PartialObjectMetadata",
-        "apiVersion": format!("meta.k8s.io/{version}"),
-        "metadata": object.get("metadata"),
-    })
+    let mut partial = Object::default();
+    partial.set("kind", "PartialObjectMetadata");
+    partial.set("apiVersion", format!("meta.k8s.io/{version}"));
+    partial.set("metadata", object.get("metadata").cloned());
+    partial.unpack();
+    partial.into_value()
 }
 
 #[cfg(test)]

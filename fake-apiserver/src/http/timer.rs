@@ -10,7 +10,7 @@ use hyper::rt::{Sleep, Timer};
 use hyper_util::rt::TokioTimer;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::clock::Clock;
+use crate::clock::{Alarm, Clock};
 
 /// A timer that counts the clock's time from an instant on.
 #[derive(Clone, Debug)]
@@ -29,15 +29,14 @@ impl ClockTimer {
 
 impl Timer for ClockTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
-        let clock = self.clock.clone();
-        Box::pin(Sleeping(Box::pin(async move { clock.sleep(duration).await })))
+        let time = self.clock.now().saturating_add(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX));
+        Box::pin(Sleeping(self.clock.alarm(time.expect("no calendar unit"))))
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
         let after = SignedDuration::try_from(deadline.saturating_duration_since(self.base));
         let time = self.start.saturating_add(after.unwrap_or(SignedDuration::MAX)).expect("no calendar unit");
-        let clock = self.clock.clone();
-        Box::pin(Sleeping(Box::pin(async move { clock.sleep_until(time).await })))
+        Box::pin(Sleeping(self.clock.alarm(time)))
     }
 
     fn now(&self) -> Instant {
@@ -45,13 +44,13 @@ impl Timer for ClockTimer {
     }
 }
 
-struct Sleeping(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
+struct Sleeping(Alarm);
 
 impl Future for Sleeping {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(context)
+        Pin::new(&mut self.0).poll(context)
     }
 }
 

@@ -15,6 +15,7 @@ use rustls::{
 };
 
 use super::auth;
+use crate::base::user::MASTERS;
 
 /// Names that the server certificate is good for besides its address.
 const NAMES: [&str; 5] =
@@ -90,7 +91,7 @@ impl Authority {
     /// As [`generate`](Self::generate).
     pub(crate) fn client(&self) -> Result<(String, String), Error> {
         let mut params = CertificateParams::default();
-        params.distinguished_name = name(auth::ADMIN, Some(auth::MASTERS));
+        params.distinguished_name = name(auth::ADMIN, Some(MASTERS));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;

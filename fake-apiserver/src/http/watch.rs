@@ -3,15 +3,15 @@
 //!
 //! Upstream: `k8s.io/apiserver/pkg/endpoints/handlers/watch.go`.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     negotiate::Shape,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     base::{Object, Stored},
-    clock::Clock,
+    clock::{Alarm, Clock},
     registry::{Resource, WatchEvent, Watcher},
 };
 
@@ -39,9 +39,9 @@ pub(super) struct Stream {
     include: Include,
     clock: Clock,
     /// When the watch ends by itself.
-    end: Timestamp,
+    end: Alarm,
     /// Ends the watch when the server stops.
-    stop: CancellationToken,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Whether a table's columns have been sent: they come with the first event alone.
     headers_sent: bool,
 }
@@ -62,6 +62,7 @@ impl Stream {
             seconds => SignedDuration::from_secs(seconds),
         };
         let end = clock.now().saturating_add(timeout).expect("a duration is no calendar unit");
+        let (end, stop) = (clock.alarm(end), Box::pin(stop.cancelled_owned()));
         Self { watcher, resource, shape, include, clock, end, stop, headers_sent: false }
     }
 
@@ -81,9 +82,9 @@ impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         let events = tokio::select! {
             biased;
-            () = self.stop.cancelled() => None,
+            () = &mut self.stop => None,
             events = self.watcher.next() => events,
-            () = self.clock.sleep_until(self.end) => None,
+            () = &mut self.end => None,
         }?;
         let mut out = BytesMut::with_capacity(events.len() * 1024);
         for event in events {
@@ -116,7 +117,9 @@ impl Stream {
     }
 
     fn put(&mut self, out: &mut BytesMut, kind: &str, object: &Arc<Stored>) {
-        out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+        for part in ["{\"type\":\"", kind, "\",\"object\":"] {
+            out.put_slice(part.as_bytes());
+        }
         match &self.shape {
             Shape::Whole | Shape::PartialList(_) => out.put_slice(&object.json()),
             Shape::Partial(version) => put_value(out, &table::partial(object, version)),

@@ -30,28 +30,28 @@ pub(super) fn default_config_map(object: &mut Object) {
 }
 
 pub(super) fn validate_config_map(object: &Object) -> Errors {
-    let (mut errors, value) = (Vec::new(), object.to_value());
-    for (key, _) in members(&value, "data") {
+    let (mut errors, value) = (Vec::new(), object.as_value());
+    for (key, _) in members(value, "data") {
         complain(&mut errors, &format!("data[{key}]"), key, names::config_key(key));
-        if has(get(&value, "binaryData"), key) {
+        if has(get(value, "binaryData"), key) {
             let why = "duplicate of key present in binaryData";
             errors.push(FieldError::invalid(&format!("data[{key}]"), &key.as_str().into(), why));
         }
     }
-    data_keys(&mut errors, &value, "binaryData");
-    if total(&value, "data", str::len) + total(&value, "binaryData", decoded_length) > limits::DATA_BYTES {
+    data_keys(&mut errors, value, "binaryData");
+    if total(value, "data", str::len) + total(value, "binaryData", decoded_length) > limits::DATA_BYTES {
         errors.push(FieldError::too_long("", limits::DATA_BYTES));
     }
     errors
 }
 
 fn locked(errors: &mut Errors, new: &Object, old: &Object, keys: &[&str]) {
-    let (new, old) = (new.to_value(), old.to_value());
-    if flag(&old, "immutable") {
-        if !flag(&new, "immutable") {
+    let (new, old) = (new.as_value(), old.as_value());
+    if flag(old, "immutable") {
+        if !flag(new, "immutable") {
             errors.push(FieldError::forbidden("immutable", LOCKED));
         }
-        for key in keys.iter().filter(|key| !same(get(&new, key), get(&old, key))) {
+        for key in keys.iter().filter(|key| !same(get(new, key), get(old, key))) {
             errors.push(FieldError::forbidden(key, LOCKED));
         }
     }
@@ -81,18 +81,18 @@ pub(super) fn default_secret(object: &mut Object) {
 }
 
 pub(super) fn validate_secret(object: &Object) -> Errors {
-    let (mut errors, value) = (Vec::new(), object.to_value());
-    data_keys(&mut errors, &value, "data");
-    if total(&value, "data", decoded_length) > limits::DATA_BYTES {
+    let (mut errors, value) = (Vec::new(), object.as_value());
+    data_keys(&mut errors, value, "data");
+    if total(value, "data", decoded_length) > limits::DATA_BYTES {
         errors.push(FieldError::too_long("data", limits::DATA_BYTES));
     }
-    let data = get(&value, "data");
+    let data = get(value, "data");
     let need = |errors: &mut Errors, key: &str| {
         if !has(data, key) {
             errors.push(FieldError::required(&format!("data[{key}]"), ""));
         }
     };
-    match text(&value, "type") {
+    match text(value, "type") {
         "kubernetes.io/service-account-token" => {
             let key = "kubernetes.io/service-account.name";
             if object.annotation(key).unwrap_or_default().is_empty() {

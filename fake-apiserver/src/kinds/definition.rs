@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Rules;
-use crate::{
-    base::{FieldError, Object, names},
-    schema::Schema,
-};
+use crate::base::{FieldError, Object, status::go_quote};
+
+mod internal;
+mod spec;
 
 /// The rules.
 pub(super) const RULES: Rules = Rules {
@@ -16,6 +16,7 @@ pub(super) const RULES: Rules = Rules {
     prepare_update,
     validate,
     validate_update,
+    warnings,
     generation: true,
     cells,
     ..super::BUILTIN
@@ -29,8 +30,14 @@ fn default(definition: &mut Object) {
     if definition.str_at(&["spec", "names", "listKind"]).is_empty() && !kind.is_empty() {
         definition.set_at(&["spec", "names", "listKind"], format!("{kind}List"));
     }
-    if definition.str_at(&["spec", "conversion", "strategy"]).is_empty() {
+    if definition.at(&["spec", "conversion"]).is_none_or(Value::is_null) {
         definition.set_at(&["spec", "conversion", "strategy"], "None");
+    }
+    if definition.at(&["status", "storedVersions"]).and_then(Value::as_array).is_none_or(Vec::is_empty)
+        && let Some(storage) = spec::versions(definition).iter().find(|version| version["storage"] == true)
+    {
+        let storage = storage["name"].clone();
+        definition.set_at(&["status", "storedVersions"], json!([storage]));
     }
     if definition.str_at(&["spec", "conversion", "strategy"]) == "Webhook"
         && definition.at(&["spec", "conversion", "webhook", "clientConfig", "service"]).is_some_and(Value::is_object)
@@ -40,13 +47,9 @@ fn default(definition: &mut Object) {
     }
 }
 
-fn versions(definition: &Object) -> &[Value] {
-    definition.at(&["spec", "versions"]).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
 fn prepare_create(definition: &mut Object) {
-    let stored = versions(definition).iter().filter(|version| version["storage"] == true);
-    let stored: Vec<Value> = stored.map(|version| version["name"].clone()).collect();
+    let stored = spec::versions(definition).iter().filter(|version| version["storage"] == true);
+    let stored: Vec<Value> = stored.take(1).map(|version| version["name"].clone()).collect();
     let accepted = json!({"plural": "", "kind": ""});
     definition.set("status", json!({"conditions": null, "acceptedNames": accepted, "storedVersions": stored}));
 }
@@ -60,7 +63,7 @@ fn prepare_update(new: &mut Object, old: &Object, subresource: &str) {
         }
     }
     if subresource.is_empty()
-        && let Some(storage) = versions(new).iter().find(|version| version["storage"] == true)
+        && let Some(storage) = spec::versions(new).iter().find(|version| version["storage"] == true)
     {
         let storage = storage["name"].clone();
         let stored = new.at(&["status", "storedVersions"]).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -71,137 +74,40 @@ fn prepare_update(new: &mut Object, old: &Object, subresource: &str) {
 }
 
 fn validate(definition: &Object) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let group = definition.str_at(&["spec", "group"]);
-    let plural = definition.str_at(&["spec", "names", "plural"]);
-    if definition.name() != format!("{plural}.{group}") {
-        let why = "must be spec.names.plural+\".\"+spec.group";
-        errors.push(FieldError::invalid("metadata.name", &definition.name().into(), why));
-    }
-    if group.is_empty() {
-        errors.push(FieldError::required("spec.group", ""));
-    } else if let Some(why) = names::dns1123_subdomain(group).into_iter().next() {
-        errors.push(FieldError::invalid("spec.group", &group.into(), &why));
-    } else if !group.contains('.') {
-        errors.push(FieldError::invalid("spec.group", &group.into(), "should be a domain with at least one dot"));
-    }
-    let scope = definition.str_at(&["spec", "scope"]);
-    match scope {
-        "" => errors.push(FieldError::required("spec.scope", "")),
-        "Cluster" | "Namespaced" => {}
-        other => errors.push(FieldError::not_supported("spec.scope", &other.into(), &["Cluster", "Namespaced"])),
-    }
-    errors.extend(check_versions(definition));
-    errors.extend(check_names(definition));
-    if definition.at(&["status", "storedVersions"]).and_then(Value::as_array).is_none_or(Vec::is_empty) {
-        let why = "must have at least one stored version";
-        errors.push(FieldError::invalid("status.storedVersions", &Value::Null, why));
-    }
-    errors
-}
-
-fn check_versions(definition: &Object) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let versions = versions(definition);
-    let storing = versions.iter().filter(|version| version["storage"] == true).count();
-    if storing != 1 {
-        let why = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid_shown("spec.versions", &internal_versions(versions), why));
-    }
-    let single = versions.len() == 1;
-    let mut seen = std::collections::BTreeSet::new();
-    for (index, version) in versions.iter().enumerate() {
-        let name = version["name"].as_str().unwrap_or_default();
-        let path = format!("spec.versions[{index}]");
-        if !seen.insert(name) {
-            let why = "must contain unique version names";
-            errors.push(FieldError::invalid_shown("spec.versions", &internal_versions(versions), why));
-        }
-        if let Some(why) = names::dns1035_label(name).into_iter().next() {
-            errors.push(FieldError::invalid(&format!("{path}.name"), &name.into(), &why));
-        }
-        // With one version only, upstream's internal form keeps the schema at the top: its errors say so.
-        let path = if single { "spec.validation".to_owned() } else { format!("{path}.schema") };
-        match version["schema"].get("openAPIV3Schema") {
-            Some(schema) => {
-                if let Err(found) = Schema::structural(schema, &format!("{path}.openAPIV3Schema")) {
-                    errors.extend(found);
-                }
-            }
-            None => errors.push(FieldError::required(&format!("{path}.openAPIV3Schema"), "schemas are required")),
-        }
-    }
-    errors
-}
-
-/// The versions as Go prints upstream's internal type.
-fn internal_versions(versions: &[Value]) -> String {
-    // Members stand in the order of the Go struct, which a JSON map here does not keep: the text is put together.
-    let parts: Vec<String> = versions
-        .iter()
-        .map(|version| {
-            let flag = |key: &str| version[key].as_bool().unwrap_or(false);
-            format!(
-                "{{\"Name\":{},\"Served\":{},\"Storage\":{},\"Deprecated\":{},\"DeprecationWarning\":{},\"Schema\":null,\
-                 \"Subresources\":null,\"AdditionalPrinterColumns\":null,\"SelectableFields\":null}}",
-                version["name"],
-                flag("served"),
-                flag("storage"),
-                flag("deprecated"),
-                version["deprecationWarning"]
-            )
-        })
-        .collect();
-    format!("[{}]", parts.join(","))
-}
-
-fn check_names(definition: &Object) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let name = |key: &str| definition.str_at(&["spec", "names", key]);
-    for key in ["plural", "singular", "kind", "listKind"] {
-        let path = format!("spec.names.{key}");
-        let value = name(key);
-        if value.is_empty() {
-            errors.push(FieldError::required(&path, ""));
-        } else if let Some(why) = names::dns1035_label(&value.to_lowercase()).into_iter().next() {
-            errors.push(FieldError::invalid(&path, &value.into(), &why));
-        } else if key != "kind" && key != "listKind" && value != value.to_lowercase() {
-            let why = names::dns1035_label(value).into_iter().next().unwrap_or_default();
-            errors.push(FieldError::invalid(&path, &value.into(), &why));
-        }
-    }
-    if !name("kind").is_empty() && name("kind") == name("listKind") {
-        let why = "kind and listKind may not be the same";
-        errors.push(FieldError::invalid("spec.names.listKind", &name("listKind").into(), why));
-    }
-    errors
+    spec::validate(definition, None)
 }
 
 fn validate_update(new: &Object, old: &Object, subresource: &str) -> Vec<FieldError> {
     if subresource == "status" {
-        return Vec::new();
+        let mut errors = Vec::new();
+        spec::status(new, &mut errors);
+        return errors;
     }
-    let mut errors = validate(new);
-    let conditions = old.at(&["status", "conditions"]).and_then(Value::as_array);
-    let mut conditions = conditions.into_iter().flatten();
-    if conditions.any(|condition| condition["type"] == "Established" && condition["status"] == "True") {
-        for path in
-            [["spec", "group"].as_slice(), &["spec", "scope"], &["spec", "names", "kind"], &["spec", "names", "plural"]]
-        {
-            if new.at(path) != old.at(path) {
-                let value = new.at(path).cloned().unwrap_or_default();
-                errors.push(FieldError::invalid(&path.join("."), &value, "field is immutable"));
-            }
-        }
+    spec::validate(new, Some(old))
+}
+
+/// Formats that nothing checks; on an update only those that the old one did not have.
+fn warnings(new: &Object, old: Option<&Object>) -> Vec<String> {
+    let known = old.map(unknown_formats).unwrap_or_default();
+    let formats = unknown_formats(new).into_iter().filter(|format| !known.contains(format));
+    formats.map(|format| format!("unrecognized format {}", go_quote(&format))).collect()
+}
+
+fn unknown_formats(definition: &Object) -> Vec<String> {
+    let versions = spec::versions(definition);
+    // What all versions share stands once in upstream's internal form.
+    let shared = internal::is_shared(versions, "schema");
+    let schemas = versions.iter().take(if shared { 1 } else { versions.len() });
+    let mut out = Vec::new();
+    for schema in schemas.filter_map(|version| version.get("schema")?.get("openAPIV3Schema")) {
+        crate::schema::unknown_formats(schema, &mut out);
     }
-    for stored in old.at(&["status", "storedVersions"]).and_then(Value::as_array).into_iter().flatten() {
-        if !versions(new).iter().any(|version| version["name"] == *stored) {
-            let index = 0;
-            let why = "must appear in spec.versions";
-            errors.push(FieldError::invalid(&format!("status.storedVersions[{index}]"), stored, why));
-        }
-    }
-    errors
+    out
+}
+
+/// What the condition of definitions in Kubernetes' own groups says of one: status, reason and message.
+pub fn approval(definition: &Object) -> Option<(&'static str, &'static str, String)> {
+    spec::approval_state(definition)
 }
 
 fn cells(definition: &Object, _now: Timestamp) -> Vec<Value> {

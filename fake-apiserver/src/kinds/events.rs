@@ -7,6 +7,41 @@ use serde_json::Value;
 use super::util::{Errors, complain, get, make_map, one_of, required, text};
 use crate::base::{FieldError, Object, names};
 
+/// Members that the two groups' events name differently: of the core group, and of `events.k8s.io`.
+const RENAMED: &[(&str, &str)] = &[
+    ("involvedObject", "regarding"),
+    ("message", "note"),
+    ("source", "deprecatedSource"),
+    ("firstTimestamp", "deprecatedFirstTimestamp"),
+    ("lastTimestamp", "deprecatedLastTimestamp"),
+    ("count", "deprecatedCount"),
+    ("reportingComponent", "reportingController"),
+];
+
+/// An event of one group as one of the other; both are stored side by side, as they were written.
+///
+/// Upstream: `pkg/apis/events/v1/conversion.go`.
+pub fn convert_event(object: &mut Object, version: &str) {
+    let core = version == "v1";
+    for (old, new) in RENAMED {
+        let (from, to) = if core { (new, old) } else { (old, new) };
+        if let Some(value) = object.remove(from) {
+            object.set(to, value);
+        }
+    }
+    object.set("apiVersion", version);
+    if core {
+        default_core_event(object);
+    } else {
+        default_new_event(object);
+        for key in ["reportingController", "reportingInstance"] {
+            if object.str_at(&[key]).is_empty() {
+                object.remove(key);
+            }
+        }
+    }
+}
+
 pub(super) fn validate_event(object: &Object) -> Errors {
     let (mut errors, value) = (Vec::new(), object.to_value());
     let target = get(&value, "involvedObject");

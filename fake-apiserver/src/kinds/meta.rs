@@ -15,27 +15,39 @@ use crate::base::{
     status::{FieldErrorKind, go_quote},
 };
 
-fn metadata(object: &Object) -> Value {
-    object.metadata().cloned().map_or(Value::Null, Value::Object)
+fn metadata(object: &Object) -> &Value {
+    get(object.as_value(), "metadata")
 }
 
 /// Judges the metadata of an object, whose name `check` may refuse.
 pub fn validate_object_meta(object: &Object, namespaced: bool, check: NameCheck) -> Vec<FieldError> {
-    validate_meta(&metadata(object), namespaced, check, "metadata")
+    validate_meta(metadata(object), namespaced, check, "metadata")
+}
+
+/// Judges the name of an object alone.
+pub(super) fn validate_name(object: &Object, check: NameCheck) -> Errors {
+    let mut errors = Vec::new();
+    given_name(&mut errors, metadata(object), check, "metadata");
+    errors
+}
+
+fn given_name(errors: &mut Errors, meta: &Value, check: NameCheck, path: &str) {
+    let (name, generate) = (text(meta, "name"), text(meta, "generateName"));
+    if !generate.is_empty() {
+        complain(errors, &format!("{path}.generateName"), generate, check(generate, true));
+    }
+    if name.is_empty() {
+        errors.push(FieldError::required(&format!("{path}.name"), "name or generateName is required"));
+    } else {
+        complain(errors, &format!("{path}.name"), name, check(name, false));
+    }
 }
 
 /// Judges an `ObjectMeta` at a path.
 pub(super) fn validate_meta(meta: &Value, namespaced: bool, check: NameCheck, path: &str) -> Errors {
     let mut errors = Vec::new();
-    let (name, generate, namespace) = (text(meta, "name"), text(meta, "generateName"), text(meta, "namespace"));
-    if !generate.is_empty() {
-        complain(&mut errors, &format!("{path}.generateName"), generate, check(generate, true));
-    }
-    if name.is_empty() {
-        errors.push(FieldError::required(&format!("{path}.name"), "name or generateName is required"));
-    } else {
-        complain(&mut errors, &format!("{path}.name"), name, check(name, false));
-    }
+    let namespace = text(meta, "namespace");
+    given_name(&mut errors, meta, check, path);
     let namespace_path = format!("{path}.namespace");
     match (namespaced, namespace.is_empty()) {
         (true, true) => errors.push(FieldError::required(&namespace_path, "")),
@@ -54,7 +66,7 @@ pub(super) fn validate_meta(meta: &Value, namespaced: bool, check: NameCheck, pa
 
 /// Judges a change of metadata.
 pub fn validate_object_meta_update(new: &Object, old: &Object) -> Vec<FieldError> {
-    let (meta, before, path) = (&metadata(new), &metadata(old), "metadata");
+    let (meta, before, path) = (metadata(new), metadata(old), "metadata");
     let mut errors = Vec::new();
     if has(before, "deletionTimestamp") {
         let kept: BTreeSet<_> = old.finalizers().into_iter().collect();
@@ -95,11 +107,16 @@ fn generation(errors: &mut Errors, meta: &Value, path: &str) {
 
 /// Judges `labels` of an `ObjectMeta` at a path.
 pub(super) fn labels(errors: &mut Errors, meta: &Value, path: &str) {
-    label_map(errors, &strings(meta, "labels"), &format!("{path}.labels"));
+    let labels = members(meta, "labels").filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+    label_pairs(errors, labels, &format!("{path}.labels"));
 }
 
 /// Judges a map of labels.
 pub(super) fn label_map(errors: &mut Errors, labels: &BTreeMap<String, String>, field: &str) {
+    label_pairs(errors, labels.iter().map(|(key, value)| (key.as_str(), value.as_str())), field);
+}
+
+fn label_pairs<'a>(errors: &mut Errors, labels: impl Iterator<Item = (&'a str, &'a str)>, field: &str) {
     for (key, value) in labels {
         complain(errors, field, key, names::qualified_name(key));
         complain(errors, field, value, names::label_value(value));
@@ -108,11 +125,14 @@ pub(super) fn label_map(errors: &mut Errors, labels: &BTreeMap<String, String>, 
 
 /// Judges `annotations` of an `ObjectMeta` at a path.
 pub(super) fn annotations(errors: &mut Errors, meta: &Value, path: &str) {
-    let (field, annotations) = (format!("{path}.annotations"), strings(meta, "annotations"));
-    for key in annotations.keys() {
+    let field = format!("{path}.annotations");
+    let mut total = 0;
+    let annotations = members(meta, "annotations");
+    for (key, value) in annotations.filter_map(|(key, value)| Some((key, value.as_str()?))) {
         complain(errors, &field, key, names::qualified_name(&key.to_lowercase()));
+        total += key.len() + value.len();
     }
-    if annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() > limits::ANNOTATIONS_BYTES {
+    if total > limits::ANNOTATIONS_BYTES {
         errors.push(FieldError::too_long(&field, limits::ANNOTATIONS_BYTES));
     }
 }
@@ -187,11 +207,20 @@ pub(super) fn standard_finalizers(object: &Object, asked: bool) -> Errors {
 /// `rest.BeforeUpdate`).
 pub fn finalizer_warnings(object: &Object, old: Option<&Object>) -> Vec<String> {
     let before = old.map(Object::finalizers).unwrap_or_default();
-    let risky = |name: &str| !name.contains('/') && !["orphan", "foregroundDeletion"].contains(&name);
-    let names = object.finalizers().into_iter().filter(|name| risky(name) && !before.contains(name));
-    let advice = "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with \
-                  other finalizer writers";
-    names.map(|name| format!("metadata.finalizers: {}: {advice}", go_quote(name))).collect()
+    let added: std::collections::BTreeSet<&str> =
+        object.finalizers().into_iter().filter(|name| !before.contains(name)).collect();
+    let mut out = Vec::new();
+    for name in added {
+        let said = |text: &str| format!("metadata.finalizers: {}: {text}", go_quote(name));
+        out.extend(names::qualified_name(name).iter().map(|text| said(text)));
+        if !name.contains('/') && !["orphan", "foregroundDeletion", "kubernetes"].contains(&name) {
+            let path = if name.contains('.') { " including a path (/)" } else { "" };
+            out.push(said(&format!(
+                "prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+            )));
+        }
+    }
+    out
 }
 
 fn managed_fields(errors: &mut Errors, meta: &Value, path: &str) {

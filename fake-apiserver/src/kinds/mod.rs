@@ -13,10 +13,13 @@ use crate::base::{
     selector::FieldSelector,
 };
 
+mod budgets;
 mod core;
+mod cron;
 mod data;
 mod definition;
 mod events;
+mod jobs;
 pub mod meta;
 mod namespaces;
 mod others;
@@ -27,11 +30,15 @@ mod service;
 mod storage;
 mod table;
 mod util;
+mod warnings;
 mod workloads;
 
 pub use self::{
+    definition::approval,
+    events::convert_event,
     pod::{qos_class, resources},
     print::age,
+    service::choose_families,
 };
 
 /// A field that objects can be selected by, and its value in an object.
@@ -140,7 +147,8 @@ pub fn validate_create(rules: &Rules, object: &Object, namespaced: bool) -> Vec<
     errors.extend(meta::standard_finalizers(object, rules.standard_finalizers));
     errors.extend((rules.validate)(object));
     if errors.is_empty() {
-        errors = meta::validate_object_meta(object, namespaced, names::path_segment);
+        // Upstream judges all metadata once more here; of what has passed, only the name is judged by another rule.
+        errors = meta::validate_name(object, names::path_segment);
     }
     errors
 }

@@ -11,11 +11,11 @@ use super::{
     meta,
     pod::{ip, port_or_name, tolerations},
     util::{
-        Errors, child, complain, complain_number, default_to, each_mut, get, has, immutable, indexed, int, int_or_zero,
-        items, make_map, map_mut, one_of, required, same, text, texts,
+        Errors, GoMember, child, complain, complain_number, default_to, each_mut, get, go_struct, has, immutable,
+        indexed, int, int_or_zero, items, make_map, map_mut, one_of, required, same, text, texts,
     },
 };
-use crate::base::{FieldError, Object, names};
+use crate::base::{FieldError, Object, names, status::FieldErrorKind};
 
 fn spec(object: &mut Object) -> &mut Map<String, Value> {
     make_map(object.as_map_mut(), "spec")
@@ -61,11 +61,17 @@ fn inside(inner: (IpAddr, u32), outer: (IpAddr, u32)) -> bool {
 }
 
 /// Judges a CIDR.
-fn cidr(errors: &mut Errors, text: &str, field: &str) {
-    if block(text).is_none() {
-        let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-        errors.push(FieldError::invalid(field, &text.into(), why));
-    }
+pub(super) fn cidr(errors: &mut Errors, text: &str, field: &str) {
+    let why = match (block(text), super::warnings::network(text)) {
+        (Some((IpAddr::V6(six), _)), _) if six.to_ipv4_mapped().is_some() => {
+            "must not have an IPv4-mapped IPv6 address"
+        }
+        (Some((address, _)), Some((base, _))) if address != base => "must not have bits set beyond the prefix length",
+        (Some(_), _) => return,
+        (None, Some(_)) => "must not have leading 0s in IP or prefix length",
+        (None, None) => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+    };
+    errors.push(FieldError::invalid(field, &text.into(), why));
 }
 
 pub(super) fn validate_network_policy(object: &Object) -> Errors {
@@ -89,7 +95,7 @@ pub(super) fn validate_network_policy(object: &Object) -> Errors {
     } else {
         for (path, kind) in indexed(spec, "spec", "policyTypes") {
             if !["Egress", "Ingress"].iter().any(|known| kind == known) {
-                errors.push(FieldError::not_supported(&path, kind, &["Egress", "Ingress"]));
+                errors.push(FieldError::not_supported(&path, kind, &["Ingress", "Egress"]));
             }
         }
     }
@@ -97,7 +103,7 @@ pub(super) fn validate_network_policy(object: &Object) -> Errors {
 }
 
 fn policy_port(errors: &mut Errors, port: &Value, path: &str) {
-    one_of(errors, port, path, "protocol", &["SCTP", "TCP", "UDP"], false);
+    one_of(errors, port, path, "protocol", &["TCP", "UDP", "SCTP"], false);
     let (number, end) = (get(port, "port"), int(port, "endPort"));
     match number {
         Value::Null => {
@@ -107,18 +113,18 @@ fn policy_port(errors: &mut Errors, port: &Value, path: &str) {
             }
         }
         Value::String(_) => {
-            port_or_name(errors, number, &child(path, "port"));
             if let Some(end) = end {
                 let why = "may not be specified when `port` is non-numeric";
                 errors.push(FieldError::invalid(&child(path, "endPort"), &end.into(), why));
             }
+            port_or_name(errors, number, &child(path, "port"));
         }
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
             port_or_name(errors, number, &child(path, "port"));
             if let Some(end) = end {
                 if end < number.as_i64().unwrap_or_default() {
                     let why = "must be greater than or equal to `port`";
-                    errors.push(FieldError::invalid(&child(path, "endPort"), &end.into(), why));
+                    errors.push(FieldError::invalid(&child(path, "endPort"), number, why));
                 }
                 complain_number(errors, &child(path, "endPort"), end, names::port_number(end));
             }
@@ -456,16 +462,33 @@ pub(super) fn default_runtime_class(object: &mut Object) {
 pub(super) fn validate_runtime_class(object: &Object) -> Errors {
     let (mut errors, value) = (Vec::new(), object.to_value());
     let handler = text(&value, "handler");
-    complain(&mut errors, "handler", handler, names::dns1123_label(handler));
+    if required(&mut errors, &value, "", "handler") {
+        complain(&mut errors, "handler", handler, names::dns1123_label(handler));
+    }
     let fixed = get(get(&value, "overhead"), "podFixed");
     if !fixed.is_null() {
         let limits = json!({"limits": fixed});
-        super::pod::resources::validate(&mut errors, &limits, "overhead.podFixed", &[]);
+        super::pod::resources::validate(&mut errors, &limits, "overhead", &[]);
     }
     let scheduling = get(&value, "scheduling");
     let selector = super::util::strings(scheduling, "nodeSelector");
     meta::label_map(&mut errors, &selector, "scheduling.nodeSelector");
     tolerations(&mut errors, scheduling, "scheduling");
+    let mut seen = Vec::new();
+    for (path, toleration) in indexed(scheduling, "scheduling", "tolerations") {
+        const MEMBERS: [GoMember; 5] = [
+            GoMember("Key", "key", "\"\"", &[]),
+            GoMember("Operator", "operator", "\"\"", &[]),
+            GoMember("Value", "value", "\"\"", &[]),
+            GoMember("Effect", "effect", "\"\"", &[]),
+            GoMember("TolerationSeconds", "tolerationSeconds", "null", &[]),
+        ];
+        if seen.contains(&toleration) {
+            let body = format!("Duplicate value: {}", go_struct(toleration, &MEMBERS));
+            errors.push(FieldError { kind: FieldErrorKind::Duplicate, field: path, body });
+        }
+        seen.push(toleration);
+    }
     errors
 }
 

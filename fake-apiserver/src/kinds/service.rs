@@ -2,9 +2,9 @@
 //!
 //! Upstream: `pkg/apis/core/v1/defaults.go`, `ValidateService`, `pkg/registry/core/service/storage`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     core::restore,
@@ -15,7 +15,7 @@ use super::{
         indexed, int, int_or_zero, items, make_map, map_mut, one_of, same, strings, text, texts,
     },
 };
-use crate::base::{FieldError, Object, names};
+use crate::base::{FieldError, Object, names, status::FieldErrorKind};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 
@@ -29,7 +29,9 @@ pub(super) fn default(object: &mut Object) {
         }
         Some("ClientIP") => {
             let client = make_map(make_map(spec, "sessionAffinityConfig"), "clientIP");
-            default_number(client, "timeoutSeconds", 10800);
+            if client.get("timeoutSeconds").is_none_or(Value::is_null) {
+                client.insert("timeoutSeconds".into(), 10800.into());
+            }
         }
         Some(_) | None => {}
     }
@@ -61,7 +63,7 @@ pub(super) fn default(object: &mut Object) {
     make_map(make_map(object.as_map_mut(), "status"), "loadBalancer");
 }
 
-/// The two forms of the address follow each other (`normalizeClusterIPs`), families are filled in.
+/// The two forms of the address follow each other (`normalizeClusterIPs`).
 pub(super) fn create(object: &mut Object) {
     object.set("status", json!({"loadBalancer": {}}));
     let Some(spec) = map_mut(object.as_map_mut(), "spec") else { return };
@@ -70,29 +72,141 @@ pub(super) fn create(object: &mut Object) {
     {
         spec.insert("clusterIPs".into(), json!([ip]));
     }
-    fill_families(spec);
 }
 
-fn fill_families(spec: &mut serde_json::Map<String, Value>) {
-    if spec.get("type").and_then(Value::as_str) == Some("ExternalName") {
-        return;
+/// Fills in the families of addresses of a service in a cluster of IPv4 alone, and tells what cannot be had (upstream's
+/// `initIPFamilyFields`).
+pub fn choose_families(service: &mut Object, old: Option<&Object>) -> Vec<FieldError> {
+    let value = service.to_value();
+    let given = get(&value, "spec");
+    if text(given, "type") == "ExternalName" {
+        return Vec::new();
     }
-    let headless = spec.get("clusterIP").and_then(Value::as_str) == Some("None");
-    let selects = spec.get("selector").and_then(Value::as_object).is_some_and(|map| !map.is_empty());
-    if headless && !selects {
+    let headless = text(given, "clusterIP") == "None";
+    let unselective = headless && given.get("selector").and_then(Value::as_object).is_none_or(Map::is_empty);
+    let before = old.map(|old| old.str_at(&["spec", "ipFamilyPolicy"])).unwrap_or_default();
+    let policy = match (text(given, "ipFamilyPolicy"), before) {
         // without a selector its endpoints may be of any family
-        default_to(spec, "ipFamilyPolicy", "RequireDualStack");
-        if spec["ipFamilyPolicy"] == "RequireDualStack" || spec["ipFamilyPolicy"] == "PreferDualStack" {
-            let first = spec.get("ipFamilies").and_then(|list| list.get(0)).cloned();
-            let families = if first == Some("IPv6".into()) { ["IPv6", "IPv4"] } else { ["IPv4", "IPv6"] };
-            spec.insert("ipFamilies".into(), json!(families));
+        ("", "") if unselective => "RequireDualStack",
+        ("", "") => "SingleStack",
+        ("", before) => before,
+        (policy, _) => policy,
+    };
+    let mut spec = given.as_object().cloned().unwrap_or_default();
+    spec.insert("ipFamilyPolicy".into(), policy.into());
+    let mut errors = addresses(&Value::Object(spec.clone()), old);
+    if !errors.is_empty() {
+        return errors;
+    }
+    let (ips, mut families) = (texts(given, "clusterIPs"), texts(given, "ipFamilies"));
+    let field = "spec.ipFamilyPolicy";
+    if policy == "SingleStack" {
+        let why = "must be 'RequireDualStack' or 'PreferDualStack' when multiple";
+        if ips.len() == 2 {
+            errors.push(FieldError::invalid(field, &policy.into(), &format!("{why} cluster IPs are specified")));
+        }
+        if families.len() == 2 {
+            errors.push(FieldError::invalid(field, &policy.into(), &format!("{why} IP families are specified")));
         }
     }
-    default_to(spec, "ipFamilyPolicy", "SingleStack");
-    if spec.get("ipFamilies").and_then(Value::as_array).is_none_or(Vec::is_empty) {
-        let six = spec.get("clusterIP").and_then(Value::as_str).is_some_and(|ip| ip.contains(':'));
-        spec.insert("ipFamilies".into(), json!([if six { "IPv6" } else { "IPv4" }]));
+    for (i, ip) in ips.iter().enumerate().skip(families.len()).filter(|(_, ip)| **ip != "None") {
+        if ip.contains(':') {
+            let field = format!("spec.clusterIPs[{i}]");
+            errors.push(FieldError::invalid(&field, &json!(ips), "IPv6 is not configured on this cluster"));
+        } else {
+            families.push("IPv4");
+        }
     }
+    if !errors.is_empty() {
+        return errors;
+    }
+    if unselective {
+        if families.is_empty() {
+            families.push("IPv4");
+        }
+        if families.len() < 2 && policy != "SingleStack" {
+            families.push(if families[0] == "IPv4" { "IPv6" } else { "IPv4" });
+        }
+    } else {
+        if policy == "RequireDualStack" {
+            let why = "this cluster is not configured for dual-stack services";
+            errors.push(FieldError::invalid(field, &policy.into(), why));
+        }
+        for (i, family) in families.iter().enumerate().filter(|(_, family)| **family != "IPv4") {
+            let field = format!("spec.ipFamilies[{i}]");
+            errors.push(FieldError::invalid(&field, &(*family).into(), "not configured on this cluster"));
+        }
+        if families.is_empty() {
+            families.push("IPv4");
+        }
+    }
+    if errors.is_empty() {
+        spec.insert("ipFamilies".into(), json!(families));
+        service.set("spec", spec);
+    }
+    errors
+}
+
+/// Judges addresses and their families (upstream's `ValidateServiceClusterIPsRelatedFields`).
+fn addresses(spec: &Value, old: Option<&Object>) -> Errors {
+    let mut errors = Vec::new();
+    if text(spec, "type") == "ExternalName" {
+        return errors;
+    }
+    let (ips, first, field) = (texts(spec, "clusterIPs"), text(spec, "clusterIP"), "spec.clusterIPs");
+    if first.is_empty() {
+        if !ips.is_empty() {
+            let why = "must be empty when `clusterIP` is not specified";
+            errors.push(FieldError::invalid(field, &json!(ips), why));
+        }
+    } else if ips.is_empty() {
+        errors.push(FieldError::required(field, ""));
+    } else if ips[0] != first {
+        errors.push(FieldError::invalid(field, &json!(ips), "first value must match `clusterIP`"));
+    }
+    let mut seen = BTreeSet::new();
+    for (path, family) in indexed(spec, "spec", "ipFamilies") {
+        let family = family.as_str().unwrap_or_default();
+        if !["IPv4", "IPv6"].contains(&family) {
+            errors.push(FieldError::not_supported(&path, &family.into(), &["IPv4", "IPv6"]));
+        }
+        if !seen.insert(family) {
+            errors.push(FieldError::duplicate(&path, &family.into()));
+        }
+    }
+    one_of(&mut errors, spec, "spec", "ipFamilyPolicy", &["PreferDualStack", "RequireDualStack", "SingleStack"], false);
+    let known = old.map(|old| texts(get(&old.to_value(), "spec"), "clusterIPs").join(" ")).unwrap_or_default();
+    let count = errors.len();
+    for (i, address) in ips.iter().enumerate() {
+        if i == 0 && *address == "None" {
+            if ips.len() > 1 {
+                errors.push(FieldError::invalid(field, &json!(ips), "'None' must be the first and only value"));
+            }
+        } else if !known.split(' ').any(|known| known == *address) {
+            ip(&mut errors, address, &format!("{field}[{i}]"));
+        }
+    }
+    let wrong = errors.len() > count;
+    if ips.len() > 2 {
+        errors.push(FieldError::invalid(field, &json!(ips), "may only hold up to 2 values"));
+    }
+    if wrong {
+        return errors;
+    }
+    let six = |address: &str| address.contains(':');
+    if ips.len() > 1 && (ips.iter().all(|ip| six(ip)) || !ips.iter().any(|ip| six(ip))) {
+        let why = "may specify no more than one IP for each IP family";
+        errors.push(FieldError::invalid(field, &json!(ips), why));
+    }
+    if first != "None" {
+        for (i, (address, family)) in ips.iter().zip(texts(spec, "ipFamilies")).enumerate() {
+            if (family == "IPv4" && six(address)) || (family == "IPv6" && !six(address)) {
+                let why = format!("expected an {family} value as indicated by `ipFamilies[{i}]`");
+                errors.push(FieldError::invalid(&format!("{field}[{i}]"), &(*address).into(), &why));
+            }
+        }
+    }
+    errors
 }
 
 /// What was given out stays where the write does not name it (`patchAllocatedValues`).
@@ -151,38 +265,65 @@ pub(super) fn update(new: &mut Object, old: &Object, subresource: &str) {
             }
         });
     }
-    fill_families(spec);
+    let (dropped, before_type) = (Value::Object(spec.clone()), text(&before, "type"));
+    let local = |spec: &Value| text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
+    let mut drop_unless = |keeps: bool, had: bool, key: &str| {
+        if had && !keeps && same(get(&dropped, key), get(&before, key)) {
+            spec.remove(key);
+        }
+    };
+    let balances = |spec: &Value| text(spec, "type") == "LoadBalancer";
+    drop_unless(local(&dropped), local(&before), "healthCheckNodePort");
+    drop_unless(balances(&dropped), balances(&before), "allocateLoadBalancerNodePorts");
+    drop_unless(balances(&dropped), balances(&before), "loadBalancerClass");
+    drop_unless(accessible(&dropped), accessible(&before), "externalTrafficPolicy");
+    drop_unless(needs_ip(&dropped), needs_ip(&before), "internalTrafficPolicy");
+    if local(&dropped) && local(&before) {
+        default_number(spec, "healthCheckNodePort", int_or_zero(&before, "healthCheckNodePort"));
+    }
+    if before_type == "LoadBalancer" && !balances(&dropped) {
+        new.set("status", json!({"loadBalancer": {}}));
+    }
+}
+
+/// Whether a service can be reached from outside the cluster.
+fn accessible(spec: &Value) -> bool {
+    let kind = text(spec, "type");
+    matches!(kind, "LoadBalancer" | "NodePort") || kind == "ClusterIP" && !items(spec, "externalIPs").is_empty()
 }
 
 pub(super) fn validate(object: &Object) -> Errors {
+    judge(object, None)
+}
+
+fn judge(object: &Object, old: Option<&Object>) -> Errors {
     let (mut errors, value) = (Vec::new(), object.to_value());
-    let spec = get(&value, "spec");
+    let before = old.map(Object::to_value).unwrap_or_default();
+    let (spec, before) = (get(&value, "spec"), get(&before, "spec"));
     let (kind, ips) = (text(spec, "type"), texts(spec, "clusterIPs"));
-    let headless = text(spec, "clusterIP") == "None" || ips.first() == Some(&"None");
+    let (hints, mode) = ("service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode");
+    if let (Some(hint), Some(value)) = (object.annotation(hints), object.annotation(mode))
+        && hint != value
+    {
+        let why = format!("must match annotations[{hints}] when both are specified");
+        errors.push(FieldError::invalid(&format!("metadata.annotations[{mode}]"), &value.into(), &why));
+    }
+    let headless = ips.len() == 1 && ips[0] == "None";
     if items(spec, "ports").is_empty() && !headless && kind != "ExternalName" {
         errors.push(FieldError::required("spec.ports", ""));
     }
     match kind {
-        "LoadBalancer" | "NodePort" => {
-            for (path, port) in indexed(spec, "spec", "ports") {
-                if kind == "LoadBalancer" && int(port, "port") == Some(10250) {
-                    let why = "may not expose port 10250 externally since it is used by kubelet";
-                    errors.push(FieldError::invalid(&child(&path, "port"), &10250.into(), why));
-                }
-            }
-            if headless {
-                let why = format!("may not be set to 'None' for {kind} services");
-                errors.push(FieldError::invalid("spec.clusterIPs[0]", &"None".into(), &why));
-            }
+        "LoadBalancer" | "NodePort" if headless => {
+            let why = format!("may not be set to 'None' for {kind} services");
+            errors.push(FieldError::invalid("spec.clusterIPs[0]", &"None".into(), &why));
         }
         "ExternalName" => {
-            if !ips.is_empty() {
-                let why = "may not be set for ExternalName services";
-                errors.push(FieldError::forbidden("spec.clusterIPs", why));
-            }
-            for key in ["ipFamilies", "ipFamilyPolicy"].into_iter().filter(|key| has(spec, key)) {
-                let why = "may not be set for ExternalName services";
+            let why = "may not be set for ExternalName services";
+            for key in ["clusterIPs", "ipFamilies"].into_iter().filter(|key| !items(spec, key).is_empty()) {
                 errors.push(FieldError::forbidden(&child("spec", key), why));
+            }
+            if has(spec, "ipFamilyPolicy") {
+                errors.push(FieldError::forbidden("spec.ipFamilyPolicy", why));
             }
             let name = text(spec, "externalName");
             let trimmed = name.strip_suffix('.').unwrap_or(name);
@@ -197,31 +338,76 @@ pub(super) fn validate(object: &Object) -> Errors {
     ports(&mut errors, spec);
     meta::label_map(&mut errors, &strings(spec, "selector"), "spec.selector");
     one_of(&mut errors, spec, "spec", "sessionAffinity", &["ClientIP", "None"], true);
-    if text(spec, "sessionAffinity") == "ClientIP" {
-        let seconds = int_or_zero(at(spec, &["sessionAffinityConfig", "clientIP"]), "timeoutSeconds");
-        if !(1..=86400).contains(&seconds) {
-            let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-            let why = "must be greater than 0 and less than 86400";
-            errors.push(FieldError::invalid(field, &seconds.into(), why));
-        }
-    } else if has(spec, "sessionAffinityConfig") {
-        let why = "must not be set when session affinity is None";
-        errors.push(FieldError::forbidden("spec.sessionAffinityConfig", why));
-    }
-    for (i, address) in ips.iter().enumerate().filter(|(_, address)| **address != "None") {
-        ip(&mut errors, address, &format!("spec.clusterIPs[{i}]"));
-    }
-    if !ips.is_empty() && !text(spec, "clusterIP").is_empty() && ips[0] != text(spec, "clusterIP") {
-        let why = "first value must match `clusterIP`";
-        errors.push(FieldError::invalid("spec.clusterIPs[0]", &json!(ips), why));
-    }
+    affinity(&mut errors, spec);
+    errors.extend(addresses(spec, old));
+    let known = texts(before, "externalIPs");
     for (path, address) in indexed(spec, "spec", "externalIPs") {
-        ip(&mut errors, address.as_str().unwrap_or_default(), &path);
+        let (address, count) = (address.as_str().unwrap_or_default(), errors.len());
+        if !known.contains(&address) {
+            ip(&mut errors, address, &path);
+        }
+        if errors.len() == count {
+            special_address(&mut errors, address, &path);
+        }
     }
     one_of(&mut errors, spec, "spec", "type", &TYPES, true);
+    duplicate_ports(&mut errors, spec, kind);
+    source_ranges(&mut errors, object, spec, before);
+    let balances = kind == "LoadBalancer";
+    let only = "may only be used when `type` is 'LoadBalancer'";
+    if has(spec, "allocateLoadBalancerNodePorts") && !balances {
+        errors.push(FieldError::forbidden("spec.allocateLoadBalancerNodePorts", only));
+    }
+    balancer_class(&mut errors, spec);
+    traffic(&mut errors, spec);
+    errors
+}
+
+fn affinity(errors: &mut Errors, spec: &Value) {
+    match text(spec, "sessionAffinity") {
+        "ClientIP" => {
+            let field = "spec.sessionAffinityConfig.clientIP";
+            let client = at(spec, &["sessionAffinityConfig", "clientIP"]);
+            let seconds = int_or_zero(client, "timeoutSeconds");
+            if !has(spec, "sessionAffinityConfig") {
+                let why = "when session affinity type is ClientIP";
+                errors.push(FieldError::required("spec.sessionAffinityConfig", why));
+            } else if client.is_null() {
+                errors.push(FieldError::required(field, "when session affinity type is ClientIP"));
+            } else if !(1..=86400).contains(&seconds) {
+                let why = "must be greater than 0 and less than 86400";
+                errors.push(FieldError::invalid(&child(field, "timeoutSeconds"), &seconds.into(), why));
+            }
+        }
+        "None" if has(spec, "sessionAffinityConfig") => {
+            let why = "must not be set when session affinity is None";
+            errors.push(FieldError::forbidden("spec.sessionAffinityConfig", why));
+        }
+        _ => {}
+    }
+}
+
+/// Addresses that no endpoint can have (`ValidateEndpointIP`).
+pub(super) fn special_address(errors: &mut Errors, address: &str, field: &str) {
+    let Ok(parsed) = address.parse::<IpAddr>() else { return };
+    let (local, local_multicast) = match parsed {
+        IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(ip) => (ip.segments()[0] & 0xffc0 == 0xfe80, ip.segments()[0] & 0xff0f == 0xff02),
+    };
+    let mut tell = |wrong: bool, why: &str| {
+        if wrong {
+            errors.push(FieldError::invalid(field, &address.into(), why));
+        }
+    };
+    tell(parsed.is_unspecified(), &format!("may not be unspecified ({address})"));
+    tell(parsed.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    tell(local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    tell(local_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+}
+
+fn duplicate_ports(errors: &mut Errors, spec: &Value, kind: &str) {
     for (path, port) in indexed(spec, "spec", "ports") {
-        let node = int_or_zero(port, "nodePort");
-        if kind == "ClusterIP" && node != 0 {
+        if kind == "ClusterIP" && int_or_zero(port, "nodePort") != 0 {
             let why = "may not be used when `type` is 'ClusterIP'";
             errors.push(FieldError::forbidden(&child(&path, "nodePort"), why));
         }
@@ -232,22 +418,84 @@ pub(super) fn validate(object: &Object) -> Errors {
         if node != 0 && !nodes.insert((protocol, node)) {
             errors.push(FieldError::duplicate(&child(&path, "nodePort"), &node.into()));
         }
-        if !seen.insert((protocol, int_or_zero(port, "port"))) {
-            let shown = json!({"protocol": protocol, "port": int_or_zero(port, "port")});
-            errors.push(FieldError::duplicate(&path, &shown));
+    }
+    for (path, port) in indexed(spec, "spec", "ports") {
+        let (protocol, number) = (text(port, "protocol"), int_or_zero(port, "port"));
+        if !seen.insert((protocol, number)) {
+            // Go shows a struct of its own, with what it compares by
+            let shown = format!(
+                "{{\"Name\":\"\",\"Protocol\":\"{protocol}\",\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\
+                 \"NodePort\":0}}"
+            );
+            let body = format!("Duplicate value: {shown}");
+            errors.push(FieldError { kind: FieldErrorKind::Duplicate, field: path, body });
         }
     }
-    if has(spec, "internalTrafficPolicy") || kind != "ExternalName" {
-        one_of(&mut errors, spec, "spec", "internalTrafficPolicy", &["Cluster", "Local"], kind != "ExternalName");
+}
+
+fn source_ranges(errors: &mut Errors, object: &Object, spec: &Value, before: &Value) {
+    let only = "may only be used when `type` is 'LoadBalancer'";
+    let balances = text(spec, "type") == "LoadBalancer";
+    let (ranges, field) = (texts(spec, "loadBalancerSourceRanges"), "spec.LoadBalancerSourceRanges");
+    if !ranges.is_empty() {
+        if !balances {
+            errors.push(FieldError::forbidden(field, only));
+        }
+        let known: Vec<_> = texts(before, "loadBalancerSourceRanges").into_iter().map(str::trim).collect();
+        for (i, range) in
+            ranges.iter().map(|range| range.trim()).enumerate().filter(|(_, range)| !known.contains(range))
+        {
+            super::others::cidr(errors, range, &format!("{field}[{i}]"));
+        }
+        return;
     }
-    one_of(&mut errors, spec, "spec", "externalTrafficPolicy", &["Cluster", "Local"], false);
-    one_of(&mut errors, spec, "spec", "ipFamilyPolicy", &["PreferDualStack", "RequireDualStack", "SingleStack"], false);
-    for (path, family) in indexed(spec, "spec", "ipFamilies") {
-        if !["IPv4", "IPv6"].iter().any(|known| family == known) {
-            errors.push(FieldError::not_supported(&path, family, &["IPv4", "IPv6"]));
+    let key = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    if let Some(value) = object.annotation(key) {
+        let field = format!("metadata.annotations[{key}]");
+        if !balances {
+            errors.push(FieldError::forbidden(&field, only));
+        }
+        for range in value.trim().split(',').filter(|_| !value.trim().is_empty()) {
+            super::others::cidr(errors, range.trim(), &field);
         }
     }
-    errors
+}
+
+fn balancer_class(errors: &mut Errors, spec: &Value) {
+    let field = "spec.loadBalancerClass";
+    let Some(class) = get(spec, "loadBalancerClass").as_str() else { return };
+    if text(spec, "type") == "LoadBalancer" {
+        complain(errors, field, class, names::qualified_name(class));
+    } else {
+        errors.push(FieldError::forbidden(field, "may only be used when `type` is 'LoadBalancer'"));
+    }
+}
+
+fn traffic(errors: &mut Errors, spec: &Value) {
+    let (kind, policy) = (text(spec, "type"), text(spec, "externalTrafficPolicy"));
+    if accessible(spec) {
+        one_of(errors, spec, "spec", "externalTrafficPolicy", &["Cluster", "Local"], true);
+    } else if !policy.is_empty() {
+        let why = "may only be set for externally-accessible services";
+        errors.push(FieldError::invalid("spec.externalTrafficPolicy", &policy.into(), why));
+    }
+    let (port, field) = (int_or_zero(spec, "healthCheckNodePort"), "spec.healthCheckNodePort");
+    if kind == "LoadBalancer" && policy == "Local" {
+        if port == 0 {
+            errors.push(FieldError::required(field, ""));
+        } else {
+            complain_number(errors, field, port, names::port_number(port));
+        }
+    } else if port != 0 {
+        let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(FieldError::invalid(field, &port.into(), why));
+    }
+    let must = matches!(kind, "NodePort" | "LoadBalancer" | "ClusterIP");
+    one_of(errors, spec, "spec", "internalTrafficPolicy", &["Cluster", "Local"], must);
+    let known = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+    if let Some(given) = get(spec, "trafficDistribution").as_str().filter(|given| !known.contains(given)) {
+        errors.push(FieldError::not_supported("spec.trafficDistribution", &given.into(), &known));
+    }
 }
 
 fn ports(errors: &mut Errors, spec: &Value) {
@@ -278,23 +526,67 @@ fn ports(errors: &mut Errors, spec: &Value) {
 pub(super) fn validate_update(new: &Object, old: &Object, subresource: &str) -> Errors {
     let mut errors = Vec::new();
     if subresource == "status" {
+        let balancer = new.at(&["status", "loadBalancer"]).cloned().unwrap_or_default();
+        let path = "status.loadBalancer";
+        if !items(&balancer, "ingress").is_empty() && new.str_at(&["spec", "type"]) != "LoadBalancer" {
+            let why = "may only be used when `spec.type` is 'LoadBalancer'";
+            errors.push(FieldError::forbidden("status.loadBalancer.ingress", why));
+        }
+        for (path, ingress) in indexed(&balancer, path, "ingress") {
+            let (address, host) = (text(ingress, "ip"), text(ingress, "hostname"));
+            if !address.is_empty() {
+                ip(&mut errors, address, &child(&path, "ip"));
+            }
+            if !host.is_empty() {
+                let field = child(&path, "hostname");
+                complain(&mut errors, &field, host, names::dns1123_subdomain(host));
+                if host.parse::<IpAddr>().is_ok() {
+                    errors.push(FieldError::invalid(&field, &host.into(), "must be a DNS name, not an IP address"));
+                }
+            }
+        }
         return errors;
     }
-    let (new, old) = (new.to_value(), old.to_value());
-    let (spec, before) = (get(&new, "spec"), get(&old, "spec"));
+    let (value, before) = (new.to_value(), old.to_value());
+    let (spec, before) = (get(&value, "spec"), get(&before, "spec"));
     let external = |spec: &Value| text(spec, "type") == "ExternalName";
-    if external(spec) || external(before) {
-        return errors;
-    }
-    let (ips, old_ips) = (texts(spec, "clusterIPs"), texts(before, "clusterIPs"));
-    if let Some(first) = old_ips.first() {
-        if ips.is_empty() {
-            let why = "primary clusterIP can not be unset";
-            errors.push(FieldError::invalid("spec.clusterIPs[0]", get(spec, "clusterIPs"), why));
-        } else if ips[0] != *first {
-            let why = "may not change once set";
-            errors.push(FieldError::invalid("spec.clusterIPs[0]", get(spec, "clusterIPs"), why));
+    let headless = |spec: &Value| texts(spec, "clusterIPs") == ["None"];
+    let without_address = headless(spec) && headless(before);
+    if !external(spec) && !external(before) && !without_address {
+        let (ips, old_ips) = (texts(spec, "clusterIPs"), texts(before, "clusterIPs"));
+        let shown = get(spec, "clusterIPs");
+        if let Some(first) = old_ips.first() {
+            if ips.is_empty() {
+                let why = "primary clusterIP can not be unset";
+                errors.push(FieldError::invalid("spec.clusterIPs[0]", shown, why));
+            } else if ips[0] != *first {
+                errors.push(FieldError::invalid("spec.clusterIPs[0]", shown, "may not change once set"));
+            }
+        }
+        let (families, old_families) = (texts(spec, "ipFamilies"), texts(before, "ipFamilies"));
+        if headless(spec) == headless(before)
+            && let (Some(family), Some(before)) = (families.first(), old_families.first())
+            && family != before
+        {
+            let shown = get(spec, "ipFamilies");
+            errors.push(FieldError::invalid("spec.ipFamilies[0]", shown, "may not change once set"));
         }
     }
+    let balances = |spec: &Value| text(spec, "type") == "LoadBalancer";
+    if balances(spec) && balances(before) {
+        let (class, old_class) = (get(spec, "loadBalancerClass"), get(before, "loadBalancerClass"));
+        if class != old_class {
+            errors.push(FieldError::invalid("spec.loadBalancerClass", class, "may not change once set"));
+        }
+        balancer_class(&mut errors, spec);
+        let checked = |spec: &Value| text(spec, "externalTrafficPolicy") == "Local";
+        if checked(spec)
+            && checked(before)
+            && !same(get(spec, "healthCheckNodePort"), get(before, "healthCheckNodePort"))
+        {
+            errors.push(FieldError::forbidden("spec.healthCheckNodePort", "field is immutable"));
+        }
+    }
+    errors.extend(judge(new, Some(old)));
     errors
 }

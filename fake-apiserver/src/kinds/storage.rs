@@ -31,20 +31,50 @@ pub(super) fn default_claim_spec(spec: &mut Map<String, Value>) {
     let resources = make_map(spec, "resources");
     round_amounts(resources, "requests");
     round_amounts(resources, "limits");
+    // of a feature that is off
+    let elsewhere =
+        |reference: &Value| reference.get("namespace").and_then(Value::as_str).is_some_and(|n| !n.is_empty());
+    if spec.get("dataSourceRef").is_some_and(elsewhere) {
+        spec.remove("dataSourceRef");
+    }
+    for key in ["dataSource", "dataSourceRef"] {
+        // Go always writes the group
+        if let Some(source) = map_mut(spec, key) {
+            source.entry("apiGroup").or_insert(Value::Null);
+        }
+    }
+    let known = |source: &Value| {
+        let (group, kind) = (text(source, "apiGroup"), text(source, "kind"));
+        matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot"))
+    };
+    let alone = spec.get("dataSourceRef").is_none_or(Value::is_null);
+    if alone && spec.get("dataSource").is_some_and(|source| !known(source)) {
+        spec.remove("dataSource"); // dropped ever since, in silence (`EnforceDataSourceBackwardsCompatibility`)
+    }
     // the two ways to name a source follow each other (`NormalizeDataSources`)
     match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
         (Some(source @ Value::Object(_)), None | Some(Value::Null)) => {
             spec.insert("dataSourceRef".into(), source);
         }
-        (None | Some(Value::Null), Some(Value::Object(reference))) if !reference.contains_key("namespace") => {
-            let group = reference.get("apiGroup").and_then(Value::as_str).unwrap_or_default();
-            let kind = reference.get("kind").and_then(Value::as_str).unwrap_or_default();
-            if matches!((group, kind), ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")) {
-                spec.insert("dataSource".into(), Value::Object(reference));
-            }
+        (None | Some(Value::Null), Some(Value::Object(reference))) => {
+            spec.insert("dataSource".into(), Value::Object(reference));
         }
         (_, _) => {}
     }
+}
+
+/// What upstream warns of in a claim's spec, also of templates.
+pub(super) fn claim_spec_warnings(spec: &Value, path: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for kind in ["requests", "limits"] {
+        let amount = quantity(at(spec, &["resources", kind]), "storage");
+        if let Some(amount) = amount.filter(crate::base::quantity::Quantity::is_fractional) {
+            let shown = crate::base::status::go_quote(&amount.to_string());
+            let field = format!("{path}.resources.{kind}[storage]");
+            warnings.push(format!("{field}: fractional byte value {shown} is invalid, must be an integer"));
+        }
+    }
+    warnings
 }
 
 pub(super) fn create_claim(object: &mut Object) {
@@ -53,10 +83,10 @@ pub(super) fn create_claim(object: &mut Object) {
 
 const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
-fn access_modes(errors: &mut Errors, spec: &Value, path: &str) {
+fn access_modes(errors: &mut Errors, spec: &Value, path: &str, why: &str) {
     let (modes, field) = (texts(spec, "accessModes"), child(path, "accessModes"));
     if modes.is_empty() {
-        errors.push(FieldError::required(&field, "at least 1 access mode is required"));
+        errors.push(FieldError::required(&field, why));
     }
     modes.iter().filter(|mode| !ACCESS_MODES.contains(mode)).for_each(|mode| {
         errors.push(FieldError::not_supported(&field, &(*mode).into(), &ACCESS_MODES));
@@ -75,7 +105,6 @@ pub(super) fn validate_claim_spec(spec: &Value, path: &str) -> Errors {
     match quantity(requests, "storage") {
         None => errors.push(FieldError::required(&field, "")),
         Some(amount) => {
-            validate_amount(&mut errors, "storage", &amount, &field);
             if amount.is_negative() || amount.is_zero() {
                 errors.push(FieldError::invalid(&field, &amount.to_string().into(), "must be greater than zero"));
             }
@@ -97,12 +126,20 @@ pub(super) fn validate_claim_spec(spec: &Value, path: &str) -> Errors {
             let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
             errors.push(FieldError::invalid(&path, &text(source, "kind").into(), why));
         }
+        let group = text(source, "apiGroup");
+        if !group.is_empty() {
+            complain(&mut errors, &child(&path, "apiGroup"), group, names::dns1123_subdomain(group));
+        }
+    }
+    let (source, reference) = (get(spec, "dataSource"), get(spec, "dataSourceRef"));
+    if !source.is_null() && !reference.is_null() && !same(source, reference) {
+        errors.push(FieldError::invalid_shown(path, "{}", "must match dataSourceRef"));
     }
     errors
 }
 
 fn access_modes_and_selector(errors: &mut Errors, spec: &Value, path: &str) {
-    access_modes(errors, spec, path);
+    access_modes(errors, spec, path, "at least 1 access mode is required");
     meta::label_selector(errors, get(spec, "selector"), &child(path, "selector"));
 }
 
@@ -113,14 +150,28 @@ pub(super) fn validate_claim(object: &Object) -> Errors {
 pub(super) fn validate_claim_update(new: &Object, old: &Object, subresource: &str) -> Errors {
     let mut errors = Vec::new();
     if subresource == "status" {
+        let status = new.get("status").cloned().unwrap_or_default();
+        for (name, amount) in members(&status, "capacity") {
+            if let Some(amount) = as_quantity(amount).filter(|amount| amount.value() < 0) {
+                let field = format!("status.capacity[{name}]");
+                errors.push(FieldError::invalid(&field, &amount.value().into(), "must be a valid resource quantity"));
+            }
+        }
         return errors;
     }
     let (new, old) = (new.to_value(), old.to_value());
+    // a claim that came before there was a default class may get one
+    let classed = |claim: &Value| has(get(claim, "spec"), "storageClassName");
+    let beta = at(&old, &["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"]);
+    let gets_class = classed(&new) && !classed(&old) && beta.is_null();
     let bound = text(get(&old, "status"), "phase") == "Bound";
     let spec = |object: &Value| {
         let mut spec = get(object, "spec").clone();
         if let Some(spec) = spec.as_object_mut() {
             spec.remove("volumeAttributesClassName");
+            if gets_class {
+                spec.remove("storageClassName");
+            }
             // a claim is bound by setting its volume's name once
             if text(get(&old, "spec"), "volumeName").is_empty() {
                 spec.remove("volumeName");
@@ -138,6 +189,7 @@ pub(super) fn validate_claim_update(new: &Object, old: &Object, subresource: &st
             diff(get(&new, "spec"), get(&old, "spec"))
         );
         errors.push(FieldError::forbidden("spec", &why));
+        return errors;
     }
     let storage = |object: &Value| quantity(at(object, &["spec", "resources", "requests"]), "storage");
     let capacity = quantity(at(&old, &["status", "capacity"]), "storage");
@@ -159,12 +211,21 @@ pub(super) fn default_volume(object: &mut Object) {
         if let Some(path) = map_mut(spec, "hostPath") {
             path.entry("type").or_insert_with(|| "".into());
         }
+        if let Some(iscsi) = map_mut(spec, "iscsi") {
+            default_to(iscsi, "iscsiInterface", "default");
+        }
+        if let Some(rbd) = map_mut(spec, "rbd") {
+            default_to(rbd, "pool", "rbd");
+            default_to(rbd, "user", "admin");
+            default_to(rbd, "keyring", "/etc/ceph/keyring");
+        }
     }
     default_to(make_map(object.as_map_mut(), "status"), "phase", "Pending");
 }
 
 pub(super) fn create_volume(object: &mut Object) {
-    object.set("status", json!({"phase": "Pending"}));
+    // the time is put in by whoever has a clock
+    object.set("status", json!({"phase": "Pending", "lastPhaseTransitionTime": null}));
 }
 
 /// Volume sources of a PersistentVolume.
@@ -196,11 +257,12 @@ const VOLUME_SOURCES: [&str; 22] = [
 pub(super) fn validate_volume(object: &Object) -> Errors {
     let (mut errors, value) = (Vec::new(), object.to_value());
     let spec = get(&value, "spec");
-    access_modes(&mut errors, spec, "spec");
+    access_modes(&mut errors, spec, "spec", "");
     let capacity = get(spec, "capacity");
     if members(capacity, "").next().is_none() && capacity.as_object().is_none_or(Map::is_empty) {
         errors.push(FieldError::required("spec.capacity", ""));
-    } else if !has(capacity, "storage") || capacity.as_object().is_some_and(|map| map.len() > 1) {
+    }
+    if !has(capacity, "storage") || capacity.as_object().is_some_and(|map| map.len() > 1) {
         errors.push(FieldError::not_supported("spec.capacity", capacity, &["storage"]));
     }
     for (name, amount) in members(spec, "capacity") {
@@ -229,13 +291,33 @@ pub(super) fn validate_volume(object: &Object) -> Errors {
     }
     if has(spec, "nfs") {
         required(&mut errors, get(spec, "nfs"), "spec.nfs", "server");
-        required(&mut errors, get(spec, "nfs"), "spec.nfs", "path");
+        if required(&mut errors, get(spec, "nfs"), "spec.nfs", "path")
+            && !text(get(spec, "nfs"), "path").starts_with('/')
+        {
+            let shown = text(get(spec, "nfs"), "path").into();
+            errors.push(FieldError::invalid("spec.nfs.path", &shown, "must be an absolute path"));
+        }
     }
     if has(spec, "local") {
         required(&mut errors, get(spec, "local"), "spec.local", "path");
         if !has(spec, "nodeAffinity") {
             errors.push(FieldError::required("spec.nodeAffinity", "Local volume requires node affinity"));
         }
+    }
+    let affinity = get(spec, "nodeAffinity");
+    if !affinity.is_null() {
+        if has(affinity, "required") {
+            super::pod::node_selector(&mut errors, get(affinity, "required"), "spec.nodeAffinity.required");
+        } else {
+            let why = "must specify required node constraints";
+            errors.push(FieldError::required("spec.nodeAffinity.required", why));
+        }
+    }
+    let host = text(get(spec, "hostPath"), "path");
+    let is_root = host.starts_with('/') && host.trim_matches('/').is_empty();
+    if is_root && text(spec, "persistentVolumeReclaimPolicy") == "Recycle" {
+        let why = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.push(FieldError::forbidden("spec.persistentVolumeReclaimPolicy", why));
     }
     let class = text(spec, "storageClassName");
     if !class.is_empty() {

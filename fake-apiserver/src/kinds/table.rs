@@ -1,8 +1,8 @@
 //! Which kind has which rules.
 
 use super::{
-    BUILTIN, Rules, core, data, events, namespaces, others, pod, print, quotas, service, storage, unsupported_label,
-    workloads,
+    BUILTIN, Rules, budgets, core, data, events, jobs, namespaces, others, pod, print, quotas, service, storage,
+    unsupported_label, warnings, workloads,
 };
 use crate::base::{Object, names};
 
@@ -24,7 +24,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
             prepare_update: pod::update,
             validate: pod::validate,
             validate_update: pod::validate_update,
-            warnings: pod::warnings,
+            warnings: pod::warnings::of_pod,
             selectable: &[
                 ("spec.nodeName", at!("spec", "nodeName")),
                 ("spec.restartPolicy", at!("spec", "restartPolicy")),
@@ -76,6 +76,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "Secret",
         Rules {
+            warnings: warnings::secret,
             default: data::default_secret,
             validate: data::validate_secret,
             validate_update: data::validate_secret_update,
@@ -90,24 +91,34 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "Service",
         Rules {
-            name: names::name_is_1035_label,
+            warnings: warnings::service,
+            name: names::name_is_label,
             default: service::default,
             prepare_create: service::create,
             prepare_update: service::update,
             validate: service::validate,
             validate_update: service::validate_update,
-            revalidates: true,
             selectable: &[("spec.clusterIP", at!("spec", "clusterIP")), ("spec.type", at!("spec", "type"))],
             unknown_label: unsupported_label,
             cells: print::network::service,
             ..BUILTIN
         },
     ),
-    ("", "ServiceAccount", Rules { prepare_create: core::prepare_service_account, revalidates: true, ..BUILTIN }),
+    (
+        "",
+        "ServiceAccount",
+        Rules {
+            prepare_create: core::prepare_service_account,
+            warnings: warnings::service_account,
+            revalidates: true,
+            ..BUILTIN
+        },
+    ),
     (
         "",
         "PersistentVolumeClaim",
         Rules {
+            warnings: warnings::claim,
             default: storage::default_claim,
             prepare_create: storage::create_claim,
             prepare_update: core::keep_other_half,
@@ -121,6 +132,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "PersistentVolume",
         Rules {
+            warnings: warnings::volume,
             default: storage::default_volume,
             prepare_create: storage::create_volume,
             prepare_update: core::keep_other_half,
@@ -134,6 +146,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "Node",
         Rules {
+            warnings: warnings::node,
             default: core::default_node,
             prepare_update: core::keep_other_half,
             validate: core::validate_node,
@@ -182,6 +195,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "ResourceQuota",
         Rules {
+            warnings: warnings::resource_quota,
             default: quotas::default_resource_quota,
             prepare_create: core::reset_status,
             prepare_update: core::keep_other_half,
@@ -195,6 +209,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "Endpoints",
         Rules {
+            warnings: warnings::endpoints,
             default: core::default_endpoints,
             validate: core::validate_endpoints,
             revalidates: true,
@@ -206,12 +221,12 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "apps",
         "Deployment",
         Rules {
+            warnings: warnings::workload,
             default: workloads::default_deployment,
             prepare_create: workloads::create_plain,
             prepare_update: workloads::update,
             validate: workloads::validate_deployment,
             validate_update: workloads::validate_deployment_update,
-            warnings: pod::template_warnings,
             generation: true,
             cells: print::workloads::deployment,
             ..BUILTIN
@@ -221,12 +236,12 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "apps",
         "ReplicaSet",
         Rules {
+            warnings: warnings::workload,
             default: workloads::default_replica_set,
             prepare_create: workloads::create_replicas,
             prepare_update: workloads::update,
             validate: workloads::validate_replica_set,
             validate_update: workloads::validate_replica_set_update,
-            warnings: pod::template_warnings,
             generation: true,
             cells: print::workloads::replica_set,
             ..BUILTIN
@@ -236,12 +251,13 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "apps",
         "StatefulSet",
         Rules {
+            name: names::name_is_label,
+            warnings: warnings::stateful_set,
             default: workloads::default_stateful_set,
             prepare_create: workloads::create_stateful,
             prepare_update: workloads::update,
             validate: workloads::validate_stateful_set,
             validate_update: workloads::validate_stateful_set_update,
-            warnings: pod::template_warnings,
             generation: true,
             cells: print::workloads::stateful_set,
             ..BUILTIN
@@ -251,12 +267,12 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "apps",
         "DaemonSet",
         Rules {
+            warnings: warnings::daemon_set,
             default: workloads::default_daemon_set,
             prepare_create: workloads::create_daemons,
-            prepare_update: workloads::update,
+            prepare_update: workloads::update_daemons,
             validate: workloads::validate_daemon_set,
             validate_update: workloads::validate_daemon_set_update,
-            warnings: pod::template_warnings,
             generation: true,
             cells: print::workloads::daemon_set,
             ..BUILTIN
@@ -267,6 +283,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "ReplicationController",
         Rules {
+            warnings: warnings::workload,
             default: workloads::default_replication_controller,
             prepare_create: workloads::create_replicas,
             prepare_update: workloads::update,
@@ -287,7 +304,10 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "PodTemplate",
         Rules {
+            warnings: warnings::pod_template,
             default: workloads::default_pod_template,
+            validate: workloads::validate_pod_template,
+            validate_update: |new, _, _| workloads::validate_pod_template(new),
             generation: true,
             cells: print::pods::pod_template,
             ..BUILTIN
@@ -297,12 +317,12 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "batch",
         "Job",
         Rules {
-            default: workloads::default_job,
-            prepare_create: workloads::create_job,
+            warnings: warnings::job,
+            default: jobs::default_job,
+            prepare_create: jobs::create_job,
             prepare_update: workloads::update,
-            validate: workloads::validate_job,
-            validate_update: workloads::validate_job_update,
-            warnings: pod::template_warnings,
+            validate: jobs::validate_job,
+            validate_update: jobs::validate_job_update,
             selectable: &[("status.successful", |job| {
                 job.at(&["status", "succeeded"]).map_or_else(|| "0".into(), ToString::to_string)
             })],
@@ -316,11 +336,12 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "batch",
         "CronJob",
         Rules {
-            default: workloads::default_cron_job,
+            warnings: warnings::cron_job,
+            default: jobs::default_cron_job,
             prepare_create: workloads::create_plain,
             prepare_update: workloads::update,
-            validate: workloads::validate_cron_job,
-            validate_update: workloads::validate_cron_job_update,
+            validate: jobs::validate_cron_job,
+            validate_update: jobs::validate_cron_job_update,
             generation: true,
             cells: print::workloads::cron_job,
             ..BUILTIN
@@ -330,11 +351,11 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "autoscaling",
         "HorizontalPodAutoscaler",
         Rules {
-            default: workloads::default_autoscaler,
-            prepare_create: workloads::create_autoscaler,
+            default: budgets::default_autoscaler,
+            prepare_create: budgets::create_autoscaler,
             prepare_update: workloads::update,
-            validate: workloads::validate_autoscaler,
-            validate_update: workloads::validate_autoscaler_update,
+            validate: budgets::validate_autoscaler,
+            validate_update: budgets::validate_autoscaler_update,
             cells: print::workloads::autoscaler,
             ..BUILTIN
         },
@@ -343,11 +364,11 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "policy",
         "PodDisruptionBudget",
         Rules {
-            default: workloads::default_budget,
-            prepare_create: workloads::create_budget,
+            default: budgets::default_budget,
+            prepare_create: budgets::create_budget,
             prepare_update: workloads::update,
-            validate: workloads::validate_budget,
-            validate_update: workloads::validate_budget_update,
+            validate: budgets::validate_budget,
+            validate_update: budgets::validate_budget_update,
             generation: true,
             cells: print::workloads::disruption_budget,
             ..BUILTIN
@@ -357,6 +378,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "networking.k8s.io",
         "NetworkPolicy",
         Rules {
+            warnings: warnings::network_policy,
             default: others::default_network_policy,
             validate: others::validate_network_policy,
             validate_update: others::validate_network_policy_update,
@@ -369,6 +391,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "networking.k8s.io",
         "Ingress",
         Rules {
+            warnings: warnings::ingress,
             default: others::default_ingress,
             prepare_create: others::create_ingress,
             prepare_update: others::update,
@@ -393,6 +416,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "discovery.k8s.io",
         "EndpointSlice",
         Rules {
+            warnings: warnings::endpoint_slice,
             default: others::default_endpoint_slice,
             validate: others::validate_endpoint_slice,
             validate_update: others::validate_endpoint_slice_update,
@@ -405,6 +429,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "storage.k8s.io",
         "StorageClass",
         Rules {
+            warnings: warnings::storage_class,
             default: others::default_storage_class,
             validate: others::validate_storage_class,
             validate_update: others::validate_storage_class_update,
@@ -429,6 +454,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "node.k8s.io",
         "RuntimeClass",
         Rules {
+            warnings: warnings::runtime_class,
             default: others::default_runtime_class,
             validate: others::validate_runtime_class,
             validate_update: others::validate_runtime_class_update,

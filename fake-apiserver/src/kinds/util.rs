@@ -1,70 +1,14 @@
 //! Small helpers to read, fill in and check JSON maps. What is absent or of another type reads as empty.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value};
 
-use crate::base::{FieldError, names::Complaints, quantity::Quantity};
+pub(super) use crate::base::value::{
+    as_quantity, at, flag, get, has, int, int_or_zero, items, members, quantity, strings, text, texts,
+};
+use crate::base::{FieldError, names::Complaints};
 
 /// A list of errors in the making.
 pub(super) type Errors = Vec<FieldError>;
-
-static NULL: Value = Value::Null;
-
-/// A member, `null` where it is not there.
-pub(super) fn get<'a>(value: &'a Value, key: &str) -> &'a Value {
-    value.get(key).unwrap_or(&NULL)
-}
-
-/// What stands at a path of members.
-pub(super) fn at<'a>(value: &'a Value, path: &[&str]) -> &'a Value {
-    path.iter().fold(value, |value, key| get(value, key))
-}
-
-/// A text member.
-pub(super) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    get(value, key).as_str().unwrap_or_default()
-}
-
-/// A whole number, if it is there.
-pub(super) fn int(value: &Value, key: &str) -> Option<i64> {
-    get(value, key).as_i64()
-}
-
-/// A whole number, 0 where absent.
-pub(super) fn int_or_zero(value: &Value, key: &str) -> i64 {
-    int(value, key).unwrap_or_default()
-}
-
-/// A truth value, `false` where absent.
-pub(super) fn flag(value: &Value, key: &str) -> bool {
-    get(value, key).as_bool().unwrap_or_default()
-}
-
-/// Whether a member is there and not `null`.
-pub(super) fn has(value: &Value, key: &str) -> bool {
-    !get(value, key).is_null()
-}
-
-/// The items of a list.
-pub(super) fn items<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    get(value, key).as_array().map_or(&[], Vec::as_slice)
-}
-
-/// The texts of a list.
-pub(super) fn texts<'a>(value: &'a Value, key: &str) -> Vec<&'a str> {
-    items(value, key).iter().filter_map(Value::as_str).collect()
-}
-
-/// The members of a map.
-pub(super) fn members<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    get(value, key).as_object().into_iter().flatten()
-}
-
-/// A map of texts.
-pub(super) fn strings(value: &Value, key: &str) -> BTreeMap<String, String> {
-    members(value, key).filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-}
 
 /// The items of a list with their paths.
 pub(super) fn indexed<'a>(
@@ -203,25 +147,11 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
     }
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
-            a.iter().all(|(key, value)| same(value, b.get(key).unwrap_or(&NULL)))
+            a.iter().all(|(key, value)| same(value, b.get(key).unwrap_or(&Value::Null)))
                 && b.iter().all(|(key, value)| a.contains_key(key) || empty(value))
         }
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
         (a, b) => a == b || empty(a) && empty(b),
-    }
-}
-
-/// The quantity under a key, if there is one.
-pub(super) fn quantity(value: &Value, key: &str) -> Option<Quantity> {
-    as_quantity(get(value, key))
-}
-
-/// The quantity in a value.
-pub(super) fn as_quantity(value: &Value) -> Option<Quantity> {
-    match value {
-        Value::String(text) => Quantity::parse(text).ok(),
-        Value::Number(number) => Quantity::parse(&number.to_string()).ok(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -232,4 +162,30 @@ pub(super) fn round_amounts(map: &mut Map<String, Value>, key: &str) {
             *amount = quantity.rounded_to_milli().to_string().into();
         }
     }
+}
+
+/// A member of a struct that Go shows without JSON names: its Go name, its JSON name, what Go shows of an absent one, and
+/// the members of a struct in it.
+pub(super) struct GoMember(
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) &'static str,
+    pub(super) &'static [GoMember],
+);
+
+/// A value as messages show structs of Go's internal types: all members in their order, by their Go names.
+pub(super) fn go_struct(value: &Value, members: &[GoMember]) -> String {
+    let shown = members.iter().map(|GoMember(go, json, zero, inside)| {
+        let text = match get(value, json) {
+            Value::Null => (*zero).to_owned(),
+            inner if inside.is_empty() => inner.to_string(),
+            Value::Array(list) => {
+                let shown: Vec<_> = list.iter().map(|item| go_struct(item, inside)).collect();
+                format!("[{}]", shown.join(","))
+            }
+            inner => go_struct(inner, inside),
+        };
+        format!("\"{go}\":{text}")
+    });
+    format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
 }

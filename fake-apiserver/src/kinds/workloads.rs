@@ -9,31 +9,31 @@ use super::{
     meta,
     pod::{default_template, validate_template},
     util::{
-        Errors, at, child, complain, default_to, drop_empty, each_mut, flag, get, has, immutable, indexed, int,
-        make_map, map_mut, not_negative, one_of, required, same, strings, text,
+        Errors, GoMember, at, child, complain, default_to, drop_empty, each_mut, get, go_struct, has, immutable,
+        indexed, int, items, make_map, map_mut, not_negative, one_of, same, strings, text,
     },
 };
-use crate::base::{FieldError, Object, names, selector::LabelSelector};
+use crate::base::{FieldError, Object, names, selector::LabelSelector, status::FieldErrorKind};
 
-fn spec(object: &mut Object) -> &mut Map<String, Value> {
+pub(super) fn spec(object: &mut Object) -> &mut Map<String, Value> {
     make_map(object.as_map_mut(), "spec")
 }
 
-fn fill(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
+pub(super) fn fill(map: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     if map.get(key).is_none_or(Value::is_null) {
         map.insert(key.into(), value.into());
     }
 }
 
 /// Makes the status what Go writes of an empty one.
-fn empty_status(object: &mut Object, status: &Value) {
+pub(super) fn empty_status(object: &mut Object, status: &Value) {
     let here = make_map(object.as_map_mut(), "status");
     for (key, value) in status.as_object().into_iter().flatten() {
         here.entry(key.clone()).or_insert(value.clone());
     }
 }
 
-fn no_status() -> Value {
+pub(super) fn no_status() -> Value {
     json!({})
 }
 
@@ -108,11 +108,19 @@ pub(super) fn default_stateful_set(object: &mut Object) {
     fill(spec, "replicas", 1);
     fill(spec, "revisionHistoryLimit", 10);
     default_to(spec, "podManagementPolicy", "OrderedReady");
+    default_to(spec, "serviceName", ""); // Go always writes it
     drop_zero(spec, "minReadySeconds");
     let strategy = make_map(spec, "updateStrategy");
-    default_to(strategy, "type", "RollingUpdate");
-    if strategy["type"] == "RollingUpdate" {
-        fill(make_map(strategy, "rollingUpdate"), "partition", 0);
+    if text(&Value::Object(strategy.clone()), "type").is_empty() {
+        strategy.insert("type".into(), "RollingUpdate".into());
+        make_map(strategy, "rollingUpdate");
+    }
+    let rolls = strategy["type"] == "RollingUpdate";
+    if let Some(rolling) = map_mut(strategy, "rollingUpdate") {
+        rolling.remove("maxUnavailable"); // of a feature that is off
+        if rolls {
+            fill(rolling, "partition", 0);
+        }
     }
     let retention = make_map(spec, "persistentVolumeClaimRetentionPolicy");
     default_to(retention, "whenDeleted", "Retain");
@@ -143,41 +151,6 @@ pub(super) fn default_daemon_set(object: &mut Object) {
     empty_status(object, &daemon_status());
 }
 
-pub(super) fn default_job(object: &mut Object) {
-    if object.labels().is_empty()
-        && let Some(labels) = object.at(&["spec", "template", "metadata", "labels"]).cloned()
-        && labels.as_object().is_some_and(|labels| !labels.is_empty())
-    {
-        object.metadata_mut().insert("labels".into(), labels);
-    }
-    let spec = spec(object);
-    if spec.get("completions").is_none() && spec.get("parallelism").is_none() {
-        fill(spec, "completions", 1);
-    }
-    fill(spec, "parallelism", 1);
-    let limit = if spec.contains_key("backoffLimitPerIndex") { i32::MAX } else { 6 };
-    fill(spec, "backoffLimit", limit);
-    default_to(spec, "completionMode", "NonIndexed");
-    fill(spec, "suspend", false);
-    fill(spec, "manualSelector", false);
-    let policy = if spec.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
-    default_to(spec, "podReplacementPolicy", policy);
-    default_template(spec, "template");
-    empty_status(object, &no_status());
-}
-
-pub(super) fn default_cron_job(object: &mut Object) {
-    let spec = spec(object);
-    default_to(spec, "concurrencyPolicy", "Allow");
-    fill(spec, "suspend", false);
-    fill(spec, "successfulJobsHistoryLimit", 3);
-    fill(spec, "failedJobsHistoryLimit", 1);
-    let job = make_map(spec, "jobTemplate");
-    make_map(job, "metadata");
-    default_template(make_map(job, "spec"), "template");
-    empty_status(object, &no_status());
-}
-
 pub(super) fn default_pod_template(object: &mut Object) {
     default_template(object.as_map_mut(), "template");
 }
@@ -196,62 +169,75 @@ pub(super) fn create_stateful(object: &mut Object) {
 
 pub(super) fn create_daemons(object: &mut Object) {
     object.set("status", daemon_status());
+    object.set_at(&["metadata", "annotations", TEMPLATE_GENERATION], "1");
 }
 
-/// A job selects its pods by its own UID, unless told otherwise (`generateSelector`); the UID must be set by now.
-pub(super) fn create_job(object: &mut Object) {
-    object.set("status", no_status());
-    let (name, uid) = (object.name().to_owned(), object.uid().to_owned());
-    let manual = object.at(&["spec", "manualSelector"]).and_then(Value::as_bool) == Some(true);
-    if manual || uid.is_empty() {
+/// Counts the templates of a daemon set.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+pub(super) fn update_daemons(new: &mut Object, old: &Object, subresource: &str) {
+    update(new, old, subresource);
+    if subresource == "status" {
         return;
     }
-    let spec = spec(object);
-    let labels = make_map(make_map(make_map(spec, "template"), "metadata"), "labels");
-    for (key, value) in [
-        ("controller-uid", &uid),
-        ("batch.kubernetes.io/controller-uid", &uid),
-        ("job-name", &name),
-        ("batch.kubernetes.io/job-name", &name),
-    ] {
-        labels.insert(key.into(), value.clone().into());
-    }
-    let selector = make_map(make_map(spec, "selector"), "matchLabels");
-    selector.insert("batch.kubernetes.io/controller-uid".into(), uid.into());
+    let before: i64 = old.annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or_default();
+    let template = |object: &Object| object.at(&["spec", "template"]).cloned().unwrap_or_default();
+    let next = before + i64::from(!same(&template(new), &template(old)));
+    new.set_at(&["metadata", "annotations", TEMPLATE_GENERATION], next.to_string());
 }
 
 pub(super) fn update(new: &mut Object, old: &Object, subresource: &str) {
     keep_other_half(new, old, subresource);
 }
 
-/// What a kind of workload asks of its selector and template.
-fn template(errors: &mut Errors, spec: &Value, what: &str, policy: bool) {
+/// What a kind of workload asks of its selector and template; `why` is what is said of a selector that is none.
+fn template(errors: &mut Errors, spec: &Value, what: &str, why: &str) {
     let (selector, template) = (get(spec, "selector"), get(spec, "template"));
+    let mut wrong = Vec::new();
     if selector.is_null() {
         errors.push(FieldError::required("spec.selector", ""));
     } else {
-        meta::label_selector(errors, selector, "spec.selector");
-        if meta::is_empty_selector(selector) {
-            let why = format!("empty selector is invalid for {what}");
-            errors.push(FieldError::invalid("spec.selector", selector, &why));
-        }
+        meta::label_selector(&mut wrong, selector, "spec.selector");
     }
+    let parsed = LabelSelector::from_value(Some(selector)).ok().filter(|_| wrong.is_empty());
+    errors.extend(wrong);
+    if !selector.is_null() && meta::is_empty_selector(selector) {
+        let why = format!("empty selector is invalid for {what}");
+        errors.push(FieldError::invalid("spec.selector", selector, &why));
+    }
+    let Some(parsed) = parsed else {
+        errors.push(FieldError::invalid("spec.selector", selector, why));
+        return;
+    };
+    selects(errors, selector, &parsed, template);
+    validate_template(errors, template, "spec.template");
+}
+
+/// A selector must take the pods of the template; one that is not there takes none.
+pub(super) fn selects(errors: &mut Errors, selector: &Value, parsed: &LabelSelector, template: &Value) {
     let labels = strings(get(template, "metadata"), "labels");
-    if let Ok(parsed) = LabelSelector::from_value(Some(selector))
-        && !selector.is_null()
-        && !parsed.is_empty()
-        && !parsed.matches(&labels)
-    {
+    if selector.is_null() || !parsed.matches(&labels) {
         let why = "`selector` does not match template `labels`";
         let value = at(template, &["metadata", "labels"]);
         errors.push(FieldError::invalid("spec.template.metadata.labels", value, why));
     }
-    validate_template(errors, template, "spec.template");
-    let restart = text(get(template, "spec"), "restartPolicy");
-    if policy && restart != "Always" {
+}
+
+/// Pods of these kinds are started again, and have no deadline.
+fn lasting(errors: &mut Errors, spec: &Value, what: &str) {
+    let restart = text(at(spec, &["template", "spec"]), "restartPolicy");
+    if restart != "Always" {
         let field = "spec.template.spec.restartPolicy";
         errors.push(FieldError::not_supported(field, &restart.into(), &["Always"]));
     }
+    no_deadline(errors, spec, what);
+}
+
+/// Whether the selector of a workload can be read, so that its template is looked at.
+fn selector_is_right(spec: &Value) -> bool {
+    let mut wrong = Vec::new();
+    meta::label_selector(&mut wrong, get(spec, "selector"), "");
+    wrong.is_empty()
 }
 
 fn no_deadline(errors: &mut Errors, spec: &Value, what: &str) {
@@ -284,8 +270,10 @@ pub(super) fn validate_deployment(object: &Object) -> Errors {
     let (mut errors, value) = (Vec::new(), object.to_value());
     let spec = get(&value, "spec");
     not_negative(&mut errors, spec, "spec", "replicas");
-    template(&mut errors, spec, "deployment", true);
-    no_deadline(&mut errors, spec, "ReplicaSet");
+    template(&mut errors, spec, "deployment", "invalid label selector");
+    if selector_is_right(spec) {
+        lasting(&mut errors, spec, "ReplicaSet");
+    }
     let strategy = get(spec, "strategy");
     match text(strategy, "type") {
         "Recreate" => {
@@ -296,14 +284,34 @@ pub(super) fn validate_deployment(object: &Object) -> Errors {
         }
         "RollingUpdate" => {
             let (rolling, path) = (get(strategy, "rollingUpdate"), "spec.strategy.rollingUpdate");
-            let unavailable = share(&mut errors, rolling, path, "maxUnavailable", true);
+            let unavailable = share(&mut errors, rolling, path, "maxUnavailable", false);
             if share(&mut errors, rolling, path, "maxSurge", false) && unavailable {
                 let why = "may not be 0 when `maxSurge` is 0";
                 let field = child(path, "maxUnavailable");
                 errors.push(FieldError::invalid(&field, get(rolling, "maxUnavailable"), why));
             }
+            capped(&mut errors, rolling, path, "maxUnavailable");
         }
-        _ => one_of(&mut errors, strategy, "spec.strategy", "type", &["Recreate", "RollingUpdate"], true),
+        _ => {
+            const MEMBERS: [GoMember; 2] = [
+                GoMember("Type", "type", "\"\"", &[]),
+                GoMember(
+                    "RollingUpdate",
+                    "rollingUpdate",
+                    "null",
+                    &[
+                        GoMember("MaxUnavailable", "maxUnavailable", "0", &[]),
+                        GoMember("MaxSurge", "maxSurge", "0", &[]),
+                    ],
+                ),
+            ];
+            unsupported(
+                &mut errors,
+                "spec.strategy",
+                &go_struct(strategy, &MEMBERS),
+                "\"Recreate\", \"RollingUpdate\"",
+            );
+        }
     }
     for key in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         not_negative(&mut errors, spec, "spec", key);
@@ -314,6 +322,27 @@ pub(super) fn validate_deployment(object: &Object) -> Errors {
         let why = "must be greater than minReadySeconds";
         errors.push(FieldError::invalid("spec.progressDeadlineSeconds", &deadline.into(), why));
     }
+    errors
+}
+
+/// A share is at most 100 %.
+fn capped(errors: &mut Errors, value: &Value, path: &str, key: &str) {
+    let amount = get(value, key);
+    let number = amount.as_str().and_then(|text| text.strip_suffix('%')?.parse::<i64>().ok());
+    if number.is_some_and(|number| number > 100) {
+        errors.push(FieldError::invalid(&child(path, key), amount, "must not be greater than 100%"));
+    }
+}
+
+/// `Unsupported value` of a struct.
+fn unsupported(errors: &mut Errors, field: &str, shown: &str, known: &str) {
+    let body = format!("Unsupported value: {shown}: supported values: {known}");
+    errors.push(FieldError { kind: FieldErrorKind::NotSupported, field: field.into(), body });
+}
+
+pub(super) fn validate_pod_template(object: &Object) -> Errors {
+    let mut errors = Vec::new();
+    validate_template(&mut errors, get(&object.to_value(), "template"), "template");
     errors
 }
 
@@ -346,8 +375,10 @@ pub(super) fn validate_replica_set(object: &Object) -> Errors {
     let spec = get(&value, "spec");
     not_negative(&mut errors, spec, "spec", "replicas");
     not_negative(&mut errors, spec, "spec", "minReadySeconds");
-    template(&mut errors, spec, "deployment", true);
-    no_deadline(&mut errors, spec, "ReplicaSet");
+    template(&mut errors, spec, "deployment", "invalid label selector");
+    if selector_is_right(spec) {
+        lasting(&mut errors, spec, "ReplicaSet");
+    }
     errors
 }
 
@@ -384,16 +415,24 @@ pub(super) fn validate_replication_controller(object: &Object) -> Errors {
 }
 
 pub(super) fn validate_stateful_set(object: &Object) -> Errors {
+    const ROLLING: [GoMember; 2] =
+        [GoMember("Partition", "partition", "0", &[]), GoMember("MaxUnavailable", "maxUnavailable", "null", &[])];
+    const STRATEGY: [GoMember; 2] =
+        [GoMember("Type", "type", "\"\"", &[]), GoMember("RollingUpdate", "rollingUpdate", "null", &ROLLING)];
     let (mut errors, value) = (Vec::new(), object.to_value());
     let spec = get(&value, "spec");
-    one_of(&mut errors, spec, "spec", "podManagementPolicy", &["OrderedReady", "Parallel"], true);
+    let policy = text(spec, "podManagementPolicy");
+    if !["OrderedReady", "Parallel"].contains(&policy) {
+        let why = "must be 'OrderedReady' or 'Parallel'";
+        errors.push(FieldError::invalid("spec.podManagementPolicy", &policy.into(), why));
+    }
     let strategy = get(spec, "updateStrategy");
     match text(strategy, "type") {
         "OnDelete" => {
             if has(strategy, "rollingUpdate") {
                 let why = "only allowed for updateStrategy 'RollingUpdate'";
-                let field = "spec.updateStrategy.rollingUpdate";
-                errors.push(FieldError::invalid(field, get(strategy, "rollingUpdate"), why));
+                let shown = go_struct(get(strategy, "rollingUpdate"), &ROLLING);
+                errors.push(FieldError::invalid_shown("spec.updateStrategy.rollingUpdate", &shown, why));
             }
         }
         "RollingUpdate" => {
@@ -402,14 +441,55 @@ pub(super) fn validate_stateful_set(object: &Object) -> Errors {
         }
         _ => {
             let why = "must be 'RollingUpdate' or 'OnDelete'";
-            errors.push(FieldError::invalid("spec.updateStrategy", strategy, why));
+            errors.push(FieldError::invalid_shown("spec.updateStrategy", &go_struct(strategy, &STRATEGY), why));
         }
+    }
+    let retention = get(spec, "persistentVolumeClaimRetentionPolicy");
+    for key in ["whenDeleted", "whenScaled"] {
+        let path = "spec.persistentVolumeClaimRetentionPolicy";
+        one_of(&mut errors, retention, path, key, &["Retain", "Delete"], true);
+    }
+    for (path, claim) in indexed(spec, "spec", "volumeClaimTemplates") {
+        errors.extend(super::storage::validate_claim_spec(get(claim, "spec"), &child(&path, "spec")));
     }
     not_negative(&mut errors, spec, "spec", "replicas");
     not_negative(&mut errors, spec, "spec", "minReadySeconds");
-    template(&mut errors, spec, "statefulset", true);
-    no_deadline(&mut errors, spec, "StatefulSet");
+    not_negative(&mut errors, get(spec, "ordinals"), "spec.ordinals", "start");
+    let service = text(spec, "serviceName");
+    if !service.is_empty() {
+        complain(&mut errors, "spec.serviceName", service, names::dns1123_label(service));
+    }
+    let with_volumes = with_claimed_volumes(spec);
+    template(&mut errors, &with_volumes, "statefulset", "");
+    if selector_is_right(spec) {
+        // upstream judges the template's metadata once more
+        let metadata = at(spec, &["template", "metadata"]);
+        meta::labels(&mut errors, metadata, "spec.template");
+        meta::annotations(&mut errors, metadata, "spec.template");
+    }
+    lasting(&mut errors, spec, "StatefulSet");
     errors
+}
+
+/// A stateful set's spec with the volumes that its claim templates stand for, and without what its controller writes.
+fn with_claimed_volumes(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    let claims: Vec<String> = items(&spec, "volumeClaimTemplates")
+        .iter()
+        .map(|claim| text(get(claim, "metadata"), "name").to_owned())
+        .collect();
+    let pod = spec.get_mut("template").and_then(|template| template.get_mut("spec")).and_then(Value::as_object_mut);
+    let Some(pod) = pod else { return spec };
+    pod.remove("subdomain");
+    pod.remove("hostname");
+    if !claims.is_empty() {
+        let own = pod.get("volumes").and_then(Value::as_array).cloned().unwrap_or_default();
+        let own = own.into_iter().filter(|volume| !claims.iter().any(|name| name == text(volume, "name")));
+        let volume = |name: &String| json!({"name": name, "persistentVolumeClaim": {"claimName": name}});
+        let volumes: Vec<Value> = claims.iter().map(volume).chain(own).collect();
+        pod.insert("volumes".into(), volumes.into());
+    }
+    spec
 }
 
 pub(super) fn validate_stateful_set_update(new: &Object, old: &Object, subresource: &str) -> Errors {
@@ -446,26 +526,52 @@ pub(super) fn validate_stateful_set_update(new: &Object, old: &Object, subresour
 pub(super) fn validate_daemon_set(object: &Object) -> Errors {
     let (mut errors, value) = (Vec::new(), object.to_value());
     let spec = get(&value, "spec");
-    template(&mut errors, spec, "daemonset", true);
-    no_deadline(&mut errors, spec, "DaemonSet");
+    let selector = get(spec, "selector");
+    meta::label_selector(&mut errors, selector, "spec.selector");
+    if let Ok(parsed) = LabelSelector::from_value(Some(selector))
+        && errors.is_empty()
+    {
+        selects(&mut errors, selector, &parsed, get(spec, "template"));
+    }
+    if !selector.is_null() && meta::is_empty_selector(selector) {
+        errors.push(FieldError::invalid("spec.selector", selector, "empty selector is invalid for daemonset"));
+    }
+    validate_template(&mut errors, get(spec, "template"), "spec.template");
+    lasting(&mut errors, spec, "DaemonSet");
     not_negative(&mut errors, spec, "spec", "minReadySeconds");
     let strategy = get(spec, "updateStrategy");
     match text(strategy, "type") {
         "OnDelete" => {}
         "RollingUpdate" => {
             let (rolling, path) = (get(strategy, "rollingUpdate"), "spec.updateStrategy.rollingUpdate");
-            let unavailable = share(&mut errors, rolling, path, "maxUnavailable", true);
-            let surge = share(&mut errors, rolling, path, "maxSurge", true);
-            let field = child(path, "maxUnavailable");
+            let unavailable = share(&mut errors, rolling, path, "maxUnavailable", false);
+            let surge = share(&mut errors, rolling, path, "maxSurge", false);
+            capped(&mut errors, rolling, path, "maxUnavailable");
+            capped(&mut errors, rolling, path, "maxSurge");
             if unavailable && surge {
                 let why = "cannot be 0 when maxSurge is 0";
-                errors.push(FieldError::invalid(&field, get(rolling, "maxUnavailable"), why));
+                errors.push(FieldError::required(&child(path, "maxUnavailable"), why));
             } else if !unavailable && !surge {
-                let why = "may not be set when maxSurge is non-zero";
+                let why = "may not be set when maxUnavailable is non-zero";
                 errors.push(FieldError::invalid(&child(path, "maxSurge"), get(rolling, "maxSurge"), why));
             }
         }
-        _ => one_of(&mut errors, strategy, "spec.updateStrategy", "type", &["RollingUpdate", "OnDelete"], true),
+        _ => {
+            const MEMBERS: [GoMember; 2] = [
+                GoMember("Type", "type", "\"\"", &[]),
+                GoMember(
+                    "RollingUpdate",
+                    "rollingUpdate",
+                    "null",
+                    &[
+                        GoMember("MaxUnavailable", "maxUnavailable", "0", &[]),
+                        GoMember("MaxSurge", "maxSurge", "0", &[]),
+                    ],
+                ),
+            ];
+            let (field, known) = ("spec.updateStrategy", "\"RollingUpdate\", \"OnDelete\"");
+            unsupported(&mut errors, field, &go_struct(strategy, &MEMBERS), known);
+        }
     }
     not_negative(&mut errors, spec, "spec", "revisionHistoryLimit");
     errors
@@ -478,228 +584,4 @@ pub(super) fn validate_daemon_set_update(new: &Object, old: &Object, subresource
     let mut errors = validate_daemon_set(new);
     fixed_selector(&mut errors, new, old);
     errors
-}
-
-pub(super) fn validate_job(object: &Object) -> Errors {
-    let value = object.to_value();
-    let mut errors = Vec::new();
-    if !flag(get(&value, "spec"), "manualSelector") && object.name().len() > 63 {
-        // the name becomes a label of the pods
-        let name = object.name();
-        complain(&mut errors, "metadata.name", name, names::label_value(name));
-    }
-    errors.extend(validate_job_spec(get(&value, "spec"), "spec"));
-    errors
-}
-
-fn validate_job_spec(spec: &Value, path: &str) -> Errors {
-    let mut errors = Vec::new();
-    for key in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"] {
-        not_negative(&mut errors, spec, path, key);
-    }
-    one_of(&mut errors, spec, path, "completionMode", &["Indexed", "NonIndexed"], false);
-    if text(spec, "completionMode") == "Indexed" && !has(spec, "completions") {
-        let why = "when completion mode is Indexed";
-        errors.push(FieldError::required(&child(path, "completions"), why));
-    }
-    one_of(&mut errors, spec, path, "podReplacementPolicy", &["Failed", "TerminatingOrFailed"], false);
-    meta::label_selector(&mut errors, get(spec, "selector"), &child(path, "selector"));
-    let template_path = child(path, "template");
-    validate_template(&mut errors, get(spec, "template"), &template_path);
-    let restart = text(at(spec, &["template", "spec"]), "restartPolicy");
-    if !["OnFailure", "Never"].contains(&restart) {
-        let field = format!("{template_path}.spec.restartPolicy");
-        errors.push(FieldError::not_supported(&field, &restart.into(), &["OnFailure", "Never"]));
-    } else if has(spec, "podFailurePolicy") && restart != "Never" {
-        let why = "only \"Never\" is supported when podFailurePolicy is specified";
-        let field = format!("{template_path}.spec.restartPolicy");
-        errors.push(FieldError::invalid(&field, &restart.into(), why));
-    }
-    errors
-}
-
-pub(super) fn validate_job_update(new: &Object, old: &Object, subresource: &str) -> Errors {
-    if subresource == "status" {
-        return Vec::new();
-    }
-    let mut errors = validate_job(new);
-    let (new, old) = (new.to_value(), old.to_value());
-    let suspended = flag(get(&old, "spec"), "suspend") && !has(get(&old, "status"), "startTime");
-    for key in ["completions", "selector", "template", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"] {
-        let (mut now, before) = (get(get(&new, "spec"), key).clone(), get(get(&old, "spec"), key));
-        if key == "completions" && text(get(&new, "spec"), "completionMode") == "Indexed" {
-            // an indexed job may be resized together with its parallelism
-            if int(get(&new, "spec"), key) == int(get(&new, "spec"), "parallelism") {
-                continue;
-            }
-        }
-        if key == "template"
-            && suspended
-            && let Some(spec) = now.as_object_mut().and_then(|template| map_mut(template, "spec"))
-        {
-            // a job that has not started may be sent elsewhere
-            for key in ["nodeSelector", "affinity", "tolerations", "schedulingGates"] {
-                match at(before, &["spec", key]) {
-                    Value::Null => {
-                        spec.remove(key);
-                    }
-                    value => {
-                        spec.insert(key.into(), value.clone());
-                    }
-                }
-            }
-        }
-        immutable(&mut errors, &now, before, &child("spec", key));
-    }
-    errors
-}
-
-pub(super) fn validate_cron_job(object: &Object) -> Errors {
-    let (mut errors, value) = (Vec::new(), object.to_value());
-    if object.name().len() > 52 {
-        let why = "must be no more than 52 characters";
-        errors.push(FieldError::invalid("metadata.name", &object.name().into(), why));
-    }
-    let spec = get(&value, "spec");
-    if required(&mut errors, spec, "spec", "schedule") {
-        let schedule = text(spec, "schedule");
-        let fields = schedule.split_whitespace().count();
-        if schedule.contains("TZ") {
-            let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
-            errors.push(FieldError::invalid("spec.schedule", &schedule.into(), why));
-        } else if !schedule.starts_with('@') && fields != 5 {
-            let shown = crate::base::status::go_quote(schedule).replace('"', "");
-            let list = schedule.split_whitespace().collect::<Vec<_>>().join(" ");
-            let why = format!("expected exactly 5 fields, found {fields}: [{list}]");
-            errors.push(FieldError::invalid("spec.schedule", &shown.into(), &why));
-        }
-    }
-    not_negative(&mut errors, spec, "spec", "startingDeadlineSeconds");
-    one_of(&mut errors, spec, "spec", "concurrencyPolicy", &["Allow", "Forbid", "Replace"], true);
-    not_negative(&mut errors, spec, "spec", "successfulJobsHistoryLimit");
-    not_negative(&mut errors, spec, "spec", "failedJobsHistoryLimit");
-    errors.extend(validate_job_spec(at(spec, &["jobTemplate", "spec"]), "spec.jobTemplate.spec"));
-    errors
-}
-
-pub(super) fn validate_cron_job_update(new: &Object, _: &Object, subresource: &str) -> Errors {
-    if subresource == "status" { Vec::new() } else { validate_cron_job(new) }
-}
-
-// Autoscalers and disruption budgets, which speak of workloads.
-
-pub(super) fn default_autoscaler(object: &mut Object) {
-    let new = object.api_version() != "autoscaling/v1";
-    let spec = spec(object);
-    fill(spec, "minReplicas", 1);
-    let none = spec.get("metrics").and_then(Value::as_array).is_none_or(Vec::is_empty);
-    if new && none {
-        let target = json!({"type": "Utilization", "averageUtilization": 80});
-        let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
-        spec.insert("metrics".into(), json!([metric]));
-    } else if !new {
-        fill(spec, "targetCPUUtilizationPercentage", 80);
-    }
-    if let Some(behavior) = map_mut(spec, "behavior") {
-        let rules = [("scaleUp", 0, 4), ("scaleDown", 300, 0)];
-        for (key, window, pods) in rules {
-            let rules = make_map(behavior, key);
-            if key == "scaleUp" {
-                fill(rules, "stabilizationWindowSeconds", window);
-            }
-            default_to(rules, "selectPolicy", "Max");
-            if rules.get("policies").and_then(Value::as_array).is_none_or(Vec::is_empty) {
-                let mut policies = Vec::new();
-                if pods > 0 {
-                    policies.push(json!({"type": "Pods", "value": pods, "periodSeconds": 15}));
-                }
-                policies.push(json!({"type": "Percent", "value": 100, "periodSeconds": 15}));
-                rules.insert("policies".into(), policies.into());
-            }
-        }
-    }
-    let status = if new {
-        json!({"currentMetrics": null, "desiredReplicas": 0})
-    } else {
-        json!({"currentReplicas": 0, "desiredReplicas": 0})
-    };
-    empty_status(object, &status);
-}
-
-pub(super) fn create_autoscaler(object: &mut Object) {
-    object.remove("status");
-    default_autoscaler(object);
-}
-
-pub(super) fn validate_autoscaler(object: &Object) -> Errors {
-    let (mut errors, value) = (Vec::new(), object.to_value());
-    let spec = get(&value, "spec");
-    let (min, max) = (int(spec, "minReplicas"), int(spec, "maxReplicas").unwrap_or_default());
-    if let Some(min) = min.filter(|min| *min < 1) {
-        let why = "must be greater than or equal to 1";
-        errors.push(FieldError::invalid("spec.minReplicas", &min.into(), why));
-    }
-    if max < 1 {
-        errors.push(FieldError::invalid("spec.maxReplicas", &max.into(), "must be greater than 0"));
-    }
-    if min.is_some_and(|min| max < min) {
-        let why = "must be greater than or equal to `minReplicas`";
-        errors.push(FieldError::invalid("spec.maxReplicas", &max.into(), why));
-    }
-    for key in ["kind", "name"] {
-        let target = get(spec, "scaleTargetRef");
-        if required(&mut errors, target, "spec.scaleTargetRef", key) {
-            let name = text(target, key);
-            complain(&mut errors, &format!("spec.scaleTargetRef.{key}"), name, names::path_segment(name, false));
-        }
-    }
-    for (path, metric) in indexed(spec, "spec", "metrics") {
-        let known = ["ContainerResource", "External", "Object", "Pods", "Resource"];
-        one_of(&mut errors, metric, &path, "type", &known, true);
-    }
-    errors
-}
-
-pub(super) fn validate_autoscaler_update(new: &Object, _: &Object, subresource: &str) -> Errors {
-    if subresource == "status" { Vec::new() } else { validate_autoscaler(new) }
-}
-
-pub(super) fn default_budget(object: &mut Object) {
-    empty_status(object, &budget_status());
-}
-
-fn budget_status() -> Value {
-    json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0})
-}
-
-pub(super) fn create_budget(object: &mut Object) {
-    object.set("status", budget_status());
-}
-
-pub(super) fn validate_budget(object: &Object) -> Errors {
-    let (mut errors, value) = (Vec::new(), object.to_value());
-    let spec = get(&value, "spec");
-    if has(spec, "minAvailable") && has(spec, "maxUnavailable") {
-        let why = "minAvailable and maxUnavailable cannot be both set";
-        errors.push(FieldError::invalid("spec", spec, why));
-    }
-    for key in ["minAvailable", "maxUnavailable"].into_iter().filter(|key| has(spec, key)) {
-        share(&mut errors, spec, "spec", key, true);
-    }
-    meta::label_selector(&mut errors, get(spec, "selector"), "spec.selector");
-    let known = ["AlwaysAllow", "IfHealthyBudget"];
-    one_of(&mut errors, spec, "spec", "unhealthyPodEvictionPolicy", &known, false);
-    errors
-}
-
-pub(super) fn validate_budget_update(new: &Object, _: &Object, subresource: &str) -> Errors {
-    if subresource == "status" {
-        let (mut errors, value) = (Vec::new(), new.to_value());
-        for key in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
-            not_negative(&mut errors, get(&value, "status"), "status", key);
-        }
-        meta::conditions(&mut errors, get(&value, "status"), "status");
-        return errors;
-    }
-    validate_budget(new)
 }

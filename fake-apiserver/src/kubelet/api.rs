@@ -62,6 +62,21 @@ impl Api {
         self.0.create_sub(&core("pods"), "binding", binding).await.map(drop)
     }
 
+    /// A token of a pod's service account, bound to the pod; `wanted` is the volume's source of it.
+    pub(super) async fn token(&self, pod: &Object, wanted: &Value) -> Result<String, Status> {
+        let account = pod.str_at(&["spec", "serviceAccountName"]);
+        let audiences: Vec<&str> = wanted.get("audience").and_then(Value::as_str).into_iter().collect();
+        let reference = json!({ "kind": "Pod", "apiVersion": "v1", "name": pod.name(), "uid": pod.uid() });
+        let mut spec = json!({ "audiences": audiences, "boundObjectRef": reference });
+        if let Some(seconds) = wanted.get("expirationSeconds") {
+            spec["expirationSeconds"] = seconds.clone();
+        }
+        let mut request = Object::new("authentication.k8s.io/v1", "TokenRequest", pod.namespace(), account);
+        request.set("spec", spec);
+        let answer = self.0.create_sub(&core("serviceaccounts"), "token", request).await?;
+        Ok(answer.str_at(&["status", "token"]).to_owned())
+    }
+
     /// Deletes an object at once, if it still is the one meant.
     pub(super) async fn delete(&self, gvr: &Gvr, object: &Object) -> Result<(), Status> {
         let policy =

@@ -272,8 +272,9 @@ async fn tree(kubelet: &Arc<Inner>, context: &Context<'_>, volume: &Value, now: 
                 files.insert(file.to_owned(), value.into_bytes());
             }
         }
-        if source.get("serviceAccountToken").is_some() {
-            files.insert("token".into(), format!("fake-token-of-{}", context.pod.uid()).into_bytes());
+        if let Some(wanted) = source.get("serviceAccountToken") {
+            let path = wanted.get("path").and_then(Value::as_str).unwrap_or("token");
+            files.insert(path.to_owned(), kubelet.node_api.token(context.pod, wanted).await?.into_bytes());
         }
     }
     Ok(Tree::of_files(files, now))

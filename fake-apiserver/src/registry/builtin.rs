@@ -105,6 +105,32 @@ fn read() -> Catalog {
     catalog
 }
 
+/// What is sent to and answered by `serviceaccounts/NAME/token`: a kind that is no resource.
+pub(super) fn token_request() -> &'static Resource {
+    static KIND: LazyLock<Resource> = LazyLock::new(|| {
+        let (gvr, kind) = (Gvr::new("authentication.k8s.io", "v1", "tokenrequests"), "TokenRequest");
+        Resource {
+            kind: kind.into(),
+            list_kind: String::new(),
+            singular: String::new(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced: true,
+            verbs: Vec::new(),
+            subresources: BTreeMap::new(),
+            columns: Vec::new(),
+            bucket: "".into(),
+            custom: None,
+            schema: SchemaSource::Builtin {
+                definition: Schema::definition_of(&gvr.api_version(), kind).unwrap_or_default().to_owned(),
+                compiled: OnceLock::new(),
+            },
+            gvr,
+        }
+    });
+    &KIND
+}
+
 fn column((name, kind, format, priority): (String, String, String, i64)) -> Column {
     Column { name, kind, format, description: String::new(), priority, json_path: String::new() }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{base::Gvr, schema::Schema};
+use crate::{
+    base::{Converter, Gvr},
+    schema::Schema,
+};
 
 /// One resource in one version: what a path's `group/version/plural` leads to.
 pub struct Resource {
@@ -86,6 +89,8 @@ pub struct Custom {
     pub definition: String,
     /// Version that objects are stored in.
     pub storage_version: String,
+    /// What converts between versions; `None` where only `apiVersion` changes.
+    pub converter: Option<Converter>,
     /// Text of the Warning header, `""` if the version is not deprecated.
     pub warning: String,
     /// `specReplicasPath`, `statusReplicasPath` and `labelSelectorPath` of the scale subresource.
@@ -128,6 +133,23 @@ impl Resource {
             name => self.subresources.get(name).map(|sub| &sub.verbs),
         };
         verbs.is_some_and(|verbs| verbs.iter().any(|v| v == verb))
+    }
+
+    /// What every request for a deprecated kind is warned of (`k8s.io/apiserver/pkg/endpoints/deprecation`).
+    pub fn deprecation(&self) -> Option<String> {
+        match (&self.custom, self.gvr.group.as_str(), self.kind.as_str()) {
+            (Some(custom), ..) => Some(custom.warning.clone()).filter(|warning| !warning.is_empty()),
+            (None, "", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+".into()),
+            (None, "", "Endpoints") => {
+                Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into())
+            }
+            (None, ..) => None,
+        }
+    }
+
+    /// Whether this is the version that objects are stored in.
+    pub fn is_stored_version(&self) -> bool {
+        self.custom.as_ref().is_none_or(|custom| custom.storage_version == self.gvr.version)
     }
 
     /// Whether status is written through its own subresource.

@@ -15,8 +15,9 @@ use super::{
     catalog::{Column, Custom, Group, Scale, SchemaSource, Subresource},
 };
 use crate::{
-    base::{Gvr, Object, Stored},
+    base::{Converter, Gvr, Object, Stored},
     fields::{self, Writer},
+    kinds,
     schema::Schema,
 };
 
@@ -53,6 +54,14 @@ pub(super) fn settle(registry: &Registry, stored: &Arc<Stored>, deleted: bool) {
         return;
     }
     if definition.is_deleting() {
+        if is_pending(definition) {
+            let mut new = definition.clone();
+            let message = "CustomResource deletion is in progress";
+            terminating(&mut new, "True", "InstanceDeletionInProgress", message, &registry.clock().now_text());
+            if write_status(registry, stored, new) {
+                return; // that write came through here again
+            }
+        }
         delete_instances(registry, definition);
         instance_gone(registry, definition.name());
         return;
@@ -73,16 +82,21 @@ fn target(registry: &Registry, name: &str) -> Target {
     registry.target(&gvr, "", name, "").expect("definitions are a built-in kind")
 }
 
-fn write_status(registry: &Registry, old: &Stored, mut new: Object) -> bool {
-    let target = target(registry, old.name());
-    let writer = Writer {
+/// Upstream's controllers of definitions, which are a part of the server.
+fn status_writer(registry: &Registry) -> Writer<'static> {
+    Writer {
         manager: MANAGER,
         api_version: "apiextensions.k8s.io/v1",
         subresource: "status",
         reset: &[&["spec"], &["metadata"]],
         now: registry.clock().now(),
-    };
-    fields::track(Some(old.object()), &mut new, target.resource.schema(), &writer);
+        versions: None,
+    }
+}
+
+fn write_status(registry: &Registry, old: &Stored, mut new: Object) -> bool {
+    let target = target(registry, old.name());
+    fields::track(Some(old.object()), &mut new, target.resource.schema(), &status_writer(registry));
     let revision = old.resource_version().parse().expect("a stored object has its revision");
     registry.put(&target, Some(revision), new).is_ok()
 }
@@ -119,6 +133,14 @@ fn wanted_status(registry: &Registry, definition: &Object) -> Value {
     let others =
         old.iter().filter(|condition| condition["type"] != "NamesAccepted" && condition["type"] != "Established");
     conditions.extend(others.cloned());
+    if let Some((value, reason, message)) = kinds::approval(definition) {
+        let kind = "KubernetesAPIApprovalPolicyConformant";
+        let wanted = condition(kind, value, reason, &message);
+        match conditions.iter().position(|condition| condition["type"] == kind) {
+            Some(at) => conditions[at] = wanted,
+            None => conditions.push(wanted),
+        }
+    }
     status.insert("conditions".into(), conditions.into());
     let mut versions: Vec<Value> = status.get("storedVersions").and_then(Value::as_array).cloned().unwrap_or_default();
     if let Some(storage) = storage_version(definition).map(Value::from).filter(|storage| !versions.contains(storage)) {
@@ -183,7 +205,8 @@ fn serve(registry: &Registry, definition: &Object) {
             return;
         }
         let redefined = definition.generation() > 1;
-        let resources = resources(definition.name(), &spec, redefined);
+        let converter = registry.converter(&spec);
+        let resources = resources(definition.name(), &spec, redefined, converter);
         customs.by_name.insert(definition.name().into(), Served { spec, resources });
     }
     rebuild(registry);
@@ -240,12 +263,19 @@ fn strings(value: Option<&Value>) -> Vec<String> {
     list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn resources(definition: &str, spec: &Value, redefined: bool) -> Vec<Arc<Resource>> {
+fn resources(definition: &str, spec: &Value, redefined: bool, converter: Option<Converter>) -> Vec<Arc<Resource>> {
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let storage = versions.iter().find(|version| version["storage"] == true);
     let storage = storage.and_then(|version| version["name"].as_str()).unwrap_or_default();
     let served = versions.iter().filter(|version| version["served"] == true);
-    served.map(|version| Arc::new(resource(definition, spec, version, storage, redefined))).collect()
+    let of = |version| {
+        let mut resource = resource(definition, spec, version, storage, redefined);
+        if let Some(custom) = &mut resource.custom {
+            custom.converter = converter;
+        }
+        Arc::new(resource)
+    };
+    served.map(of).collect()
 }
 
 fn resource(definition: &str, spec: &Value, version: &Value, storage: &str, redefined: bool) -> Resource {
@@ -285,6 +315,7 @@ fn resource(definition: &str, spec: &Value, version: &Value, storage: &str, rede
     let custom = Custom {
         definition: definition.into(),
         storage_version: storage.into(),
+        converter: None,
         warning,
         scale,
         redefined,
@@ -349,25 +380,35 @@ fn columns(version: &Value) -> Vec<Column> {
 /// Marks a definition as going: it stays until its objects are gone.
 pub(super) fn mark_deleting(definition: &mut Object, now: &str) {
     let mut finalizers: Vec<String> = definition.finalizers().into_iter().map(str::to_owned).collect();
-    if definition
-        .at(&["status", "conditions"])
-        .and_then(Value::as_array)
-        .is_some_and(|list| list.iter().any(|condition| condition["type"] == "Terminating"))
-    {
-        return;
-    }
     if !finalizers.iter().any(|finalizer| finalizer == CLEANUP) {
         finalizers.push(CLEANUP.into());
         definition.set_finalizers(finalizers);
     }
-    let terminating = json!({
-        "type": "Terminating", "status": "True", "lastTransitionTime": now,
-        "reason": "InstanceDeletionPending", "message": "CustomResource deletion is in progress",
+    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    terminating(definition, "True", "InstanceDeletionPending", message, now);
+}
+
+/// Sets the condition `Terminating`.
+fn terminating(definition: &mut Object, status: &str, reason: &str, message: &str, now: &str) {
+    let conditions = definition.at(&["status", "conditions"]).and_then(Value::as_array);
+    let mut conditions = conditions.cloned().unwrap_or_default();
+    let place = conditions.iter().position(|condition| condition["type"] == "Terminating");
+    let since = place.map(|at| &conditions[at]).filter(|condition| condition["status"] == status);
+    let since = since.and_then(|condition| condition["lastTransitionTime"].as_str()).unwrap_or(now);
+    let condition = json!({
+        "type": "Terminating", "status": status, "lastTransitionTime": since, "reason": reason, "message": message,
     });
-    match definition.as_map_mut().get_mut("status").and_then(|status| status.get_mut("conditions")) {
-        Some(Value::Array(conditions)) => conditions.push(terminating),
-        _ => definition.set_at(&["status", "conditions"], json!([terminating])),
+    match place {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
     }
+    definition.set_at(&["status", "conditions"], conditions);
+}
+
+/// Whether the deletion of a definition's objects is still to begin.
+fn is_pending(definition: &Object) -> bool {
+    let conditions = definition.at(&["status", "conditions"]).and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|condition| condition["reason"] == "InstanceDeletionPending")
 }
 
 fn delete_instances(registry: &Registry, definition: &Object) {
@@ -404,6 +445,9 @@ pub(super) fn instance_gone(registry: &Registry, definition: &str) {
         new.finalizers().into_iter().filter(|finalizer| *finalizer != CLEANUP).map(str::to_owned).collect();
     let last = left.is_empty();
     new.set_finalizers(left);
+    let now = registry.clock().now_text();
+    terminating(&mut new, "False", "InstanceDeletionCompleted", "removed all instances", &now);
+    fields::track(Some(live.value.object()), &mut new, target.resource.schema(), &status_writer(registry));
     if last {
         registry.remove(&target, &live, new);
     } else if new != *live.value.object() {

@@ -4,13 +4,9 @@ use serde_json::Value;
 
 use super::{Body, Caller, Catalog, FieldValidation, Resource};
 use crate::{
-    base::{
-        Object, Status,
-        names::{api_version, split_api_version},
-        status::go_quote,
-    },
+    base::{FieldError, Object, Status, names::split_api_version, status::go_quote},
     kinds,
-    schema::Decoded,
+    schema::{Decoded, Schema},
 };
 
 /// Where upstream's built-in scheme is made; it stands in the message for an unknown version.
@@ -46,17 +42,11 @@ pub(super) fn undefaulted(
     // A custom kind has no Go type to decode into: what its schema does not know is dropped, the rest is validated.
     let (value, unknown) = if resource.custom.is_some() {
         let mut value = object.into_value();
+        resource.schema().check_metadata(&value).map_err(|text| unfit(&text))?;
         let unknown = resource.schema().prune(&mut value);
         (value, unknown)
     } else {
-        let decoded = if resource.custom.is_some() {
-            // A custom object has no Go type: what its schema does not know is dropped, its metadata stays.
-            let mut value = object.into_value();
-            let unknown = resource.schema().prune(&mut value);
-            Decoded { value, unknown }
-        } else {
-            resource.schema().decode(object.into_value()).map_err(|text| unfit(&text))?
-        };
+        let decoded = resource.schema().decode(object.into_value()).map_err(|text| unfit(&text))?;
         (decoded.value, decoded.unknown)
     };
     report(caller, &duplicates, &unknown).map_err(|text| unfit(&text))?;
@@ -87,6 +77,16 @@ pub(super) fn tell(caller: &Caller, texts: Vec<String>) -> Result<(), String> {
     Ok(())
 }
 
+/// Reads the metadata of an object that has no Go type as that of every object: so a label that is null becomes empty.
+pub(super) fn read_metadata(object: &mut Object) {
+    let schema = Schema::builtin("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    if let Ok(Decoded { value: Value::Object(metadata), .. }) =
+        schema.decode(object.metadata().cloned().unwrap_or_default().into())
+    {
+        *object.metadata_mut() = metadata;
+    }
+}
+
 /// Fills in the defaults of the kind.
 pub(super) fn default(resource: &Resource, object: &mut Object) {
     if resource.custom.is_some() {
@@ -101,7 +101,7 @@ pub(super) fn default(resource: &Resource, object: &mut Object) {
 fn check_kind(resource: &Resource, catalog: &Catalog, object: &mut Object) -> Result<(), Status> {
     let expected = resource.api_version();
     if resource.custom.is_some() {
-        return check_custom_kind(resource, &expected, object);
+        return check_custom_kind(&expected, object);
     }
     for (key, default) in [("apiVersion", expected.as_str()), ("kind", resource.kind.as_str())] {
         if object.str_at(&[key]).is_empty() && object.get(key).is_none_or(Value::is_string) {
@@ -132,30 +132,76 @@ fn check_kind(resource: &Resource, catalog: &Catalog, object: &mut Object) -> Re
     Err(Status::bad_request(message))
 }
 
-/// Custom kinds have no Go type to fall back on: type and version must be said, and be right.
-fn check_custom_kind(resource: &Resource, expected: &str, object: &Object) -> Result<(), Status> {
-    for (key, label) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
-        if object.str_at(&[key]).is_empty() {
-            let text = object.to_value().to_string();
-            return Err(Status::bad_request(format!("Object '{label}' is missing in '{text}'")));
-        }
+/// Custom kinds have no Go type to fall back on: type and version must be said, and the version be right. A wrong kind is
+/// for [`check_custom_type`] to tell.
+fn check_custom_kind(expected: &str, object: &Object) -> Result<(), Status> {
+    if object.str_at(&["kind"]).is_empty() {
+        let text = object.to_value().to_string();
+        return Err(Status::bad_request(format!("Object 'Kind' is missing in '{text}'")));
     }
-    let (given_version, given_kind) = (object.api_version(), object.kind());
-    if given_version != expected {
+    let given = object.str_at(&["apiVersion"]);
+    if given != expected {
         return Err(Status::bad_request(format!(
-            "the API version in the data ({given_version}) does not match the expected API version ({expected})"
-        )));
-    }
-    if given_kind != resource.kind {
-        let (group, version) = split_api_version(given_version);
-        let (kind, version) = (&resource.kind, api_version(group, version));
-        return Err(Status::bad_request(format!(
-            "{given_kind} in version {} cannot be handled as a {kind}: the kind in the data does not match the expected \
-             kind ({kind}) of {version}",
-            go_quote(split_api_version(given_version).1)
+            "the API version in the data ({given}) does not match the expected API version ({expected})"
         )));
     }
     Ok(())
+}
+
+/// What validation says of a custom object of another type, and only that (`ValidateTypeMeta` in
+/// `apiextensions-apiserver/pkg/registry/customresource/validator.go`).
+pub(super) fn check_custom_type(resource: &Resource, object: &Object) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    let wanted = resource.api_version();
+    if object.kind() != resource.kind {
+        errors.push(FieldError::invalid("kind", &object.kind().into(), &format!("must be {}", resource.kind)));
+    }
+    if object.api_version() != wanted {
+        let why = format!("must be {wanted}");
+        errors.push(FieldError::invalid("apiVersion", &object.api_version().into(), &why));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(split_api_version(object.api_version()).0, object.kind(), object.name(), &errors))
+}
+
+/// What upstream's converter says where its decoder says that something cannot be unmarshalled.
+///
+/// Strategic merge patches go through it: `fromUnstructured` in `apimachinery/pkg/runtime/converter.go`.
+pub(super) fn unconvertible(why: &str) -> String {
+    let parts = why.strip_prefix("json: cannot unmarshal ").and_then(|rest| rest.split_once(" into Go "));
+    let Some((what, place)) = parts else { return why.to_owned() };
+    let Some((_, wanted)) = place.rsplit_once(" of type ") else { return why.to_owned() };
+    let (kind, name) = match what {
+        "object" => ("map", "map[string]interface {}"),
+        "array" => ("slice", "[]interface {}"),
+        number if number.starts_with("number") => {
+            let float = number.contains(['.', 'e', 'E']);
+            if float { ("float64", "float64") } else { ("int64", "int64") }
+        }
+        other => (other, other),
+    };
+    let plain = ["string", "bool", "int32", "int64", "float64"].contains(&wanted);
+    if wanted.starts_with("[]") {
+        format!("cannot restore slice from {kind}")
+    } else if wanted.starts_with("map[") || wanted.ends_with(".ResourceList") {
+        format!("cannot restore map from {kind}")
+    } else if !plain && !is_named_text(wanted) {
+        format!("cannot restore struct from: {kind}")
+    } else {
+        let is_number = |text: &str| matches!(text, "int32" | "int64" | "float64");
+        let convertible = is_number(kind) && (is_number(wanted) || (kind == "int64" && wanted != "bool"));
+        let go_kind = if plain { wanted } else { "string" };
+        if convertible { format!("cannot convert {name} to {wanted}") } else { format!("unrecognized type: {go_kind}") }
+    }
+}
+
+/// Whether a Go type of Kubernetes' own is a text under another name.
+fn is_named_text(go_type: &str) -> bool {
+    let endings =
+        ["Policy", "PolicyType", "Type", "Protocol", "Mode", "Affinity", "Action", "UID", "AccessMode", "IPFamily"];
+    endings.iter().any(|ending| go_type.ends_with(ending))
 }
 
 /// Name of the Go package with a group's internal types, as conversion errors show it.

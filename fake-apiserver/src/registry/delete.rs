@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Caller, DeleteOptions, Deleted, List, ListOptions, Registry, Resource, Target, crd, read::view, write};
+use super::{Caller, DeleteOptions, Deleted, List, ListOptions, Registry, Resource, Target, convert, crd, write};
 use crate::{
     admission::{self, Attributes, Operation},
     base::{FieldError, Object, Status, Stored},
@@ -46,6 +46,7 @@ impl Registry {
         self.admit_deletion(target)?;
         for _ in 0..RETRIES {
             let live = self.0.store.get(&target.key()).1.ok_or_else(|| target.not_found())?;
+            convert::view(&target.resource, &live.value)?; // what cannot be read cannot be deleted
             check_preconditions(target, &live, options)?;
             if let Some(deleted) = self.try_delete(target, caller, options, &live) {
                 return Ok(deleted);
@@ -76,8 +77,15 @@ impl Registry {
     ) -> Option<Deleted> {
         let resource = &target.resource;
         let mut object = live.value.object().clone();
+        if &*resource.bucket == crd::BUCKET && !object.is_deleting() {
+            // Upstream does this by hand (`customresourcedefinition/etcd.go`): no grace, no other finalizers.
+            let now = self.clock().now_text();
+            object.set_at(&["metadata", "deletionTimestamp"], now.clone());
+            crd::mark_deleting(&mut object, &now);
+            return self.keep(target, caller, live, &object).map(Deleted::Waiting);
+        }
         let grace = match self.grace(resource, &mut object, options) {
-            Grace::Pending => return Some(Deleted::Waiting(view(resource, &live.value))),
+            Grace::Pending => return Some(Deleted::Waiting(convert::view_of_deleted(resource, &live.value))),
             Grace::None => None,
             Grace::Marked(seconds) => Some(seconds),
         };
@@ -107,17 +115,17 @@ impl Registry {
         if !caller.dry_run && !self.remove(target, &live, object.clone()) {
             return None;
         }
-        let last = view(resource, &Arc::new(Stored::new(object)));
+        let last = convert::view_of_deleted(resource, &Arc::new(Stored::new(object)));
         let shown = SHOWN.contains(&&*resource.bucket);
         Some(if shown { Deleted::Waiting(last) } else { Deleted::Gone { last } })
     }
 
     fn keep(&self, target: &Target, caller: &Caller, live: &Entry, object: &Object) -> Option<Arc<Stored>> {
         if caller.dry_run || object == live.value.object() {
-            return Some(view(&target.resource, &Arc::new(Stored::new(object.clone()))));
+            return Some(convert::view_of_deleted(&target.resource, &Arc::new(Stored::new(object.clone()))));
         }
         let entry = self.put(target, Some(live.revision), object.clone()).ok()?;
-        Some(view(&target.resource, &entry.value))
+        Some(convert::view_of_deleted(&target.resource, &entry.value))
     }
 
     /// Upstream's `BeforeDelete`.
@@ -168,17 +176,13 @@ impl Registry {
         }
     }
 
-    /// Namespaces and definitions go only when what they hold is gone. `Some(true)` where that is still to come.
+    /// Namespaces go only when what they hold is gone. `Some(true)` where that is still to come.
     fn special_hold(&self, resource: &Resource, object: &mut Object) -> Option<bool> {
         if &*resource.bucket == "namespaces" {
             let holds =
                 object.at(&["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
             object.set_at(&["status", "phase"], "Terminating");
             return holds.then_some(true);
-        }
-        if &*resource.bucket == crd::BUCKET {
-            crd::mark_deleting(object, &self.clock().now_text());
-            return Some(!object.finalizers().is_empty());
         }
         None
     }

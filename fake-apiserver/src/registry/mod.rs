@@ -1,25 +1,37 @@
 //! What a verb means: the only room that reads and writes objects by Kubernetes' rules. Knows no URLs, headers, sockets or
 //! tasks.
 
+mod access;
 mod builtin;
 mod catalog;
+mod convert;
 mod crd;
 mod decode;
 mod delete;
 mod read;
+mod reviews;
+mod services;
+mod signer;
 mod subresource;
+mod tokens;
 mod write;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, OnceLock},
+};
 
 use serde_json::Value;
 
 pub use self::{
     catalog::{Catalog, Column, Custom, Group, Resource, Scale, Subresource},
     read::Watcher,
+    tokens::{AUDIENCE, Known},
 };
+pub use crate::base::User;
 use crate::{
-    base::{Gvr, Key, Object, Status, Stored, limits},
+    access::Policy,
+    base::{Converter, Gvr, Key, Object, Status, Stored, limits},
     clock::Clock,
     ids::Ids,
     store::{Entry, Store},
@@ -36,6 +48,13 @@ struct Inner {
     ids: Ids,
     catalog: Mutex<Arc<Catalog>>,
     customs: Mutex<crd::Customs>,
+    policy: Mutex<Policy>,
+    /// Bearer tokens that were named at the start, and whom they stand for.
+    tokens: Mutex<BTreeMap<String, User>>,
+    /// Signs the tokens of service accounts; made when the first is asked for.
+    signer: OnceLock<signer::Signer>,
+    /// By namespace and name of the service that a definition names.
+    converters: Mutex<BTreeMap<(String, String), Converter>>,
 }
 
 /// What a request is about.
@@ -56,6 +75,8 @@ pub struct Target {
 pub struct Caller {
     /// The authenticated user.
     pub user: User,
+    /// Whether the user's rights count: they do at the HTTP doors, and not for the cluster's own controllers.
+    pub guarded: bool,
     /// Field manager: `?fieldManager=`, else the User-Agent up to its first `/`.
     pub manager: String,
     /// `?dryRun=All`: do everything but store.
@@ -64,17 +85,8 @@ pub struct Caller {
     pub validation: FieldValidation,
     /// What the answer warns of.
     pub warnings: Warnings,
-}
-
-/// An authenticated user.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct User {
-    /// Name.
-    pub name: String,
-    /// UID, `""` if none.
-    pub uid: String,
-    /// Groups, `system:authenticated` included.
-    pub groups: Vec<String>,
+    /// Paths of members that stand twice in the text of a patch.
+    pub duplicates: Vec<String>,
 }
 
 /// What happens to unknown and duplicate fields.
@@ -118,7 +130,8 @@ pub struct Body {
 }
 
 impl From<Object> for Body {
-    fn from(object: Object) -> Self {
+    fn from(mut object: Object) -> Self {
+        object.unpack();
         Self { value: object.into_value(), duplicates: Vec::new() }
     }
 }
@@ -226,6 +239,10 @@ impl Registry {
             ids,
             catalog: Mutex::new(Arc::new(builtin::catalog())),
             customs: Mutex::default(),
+            policy: Mutex::default(),
+            tokens: Mutex::default(),
+            signer: OnceLock::new(),
+            converters: Mutex::default(),
         }))
     }
 
@@ -265,6 +282,12 @@ impl Registry {
         catalog.all().filter(|resource| is_stored(resource) && seen.insert(resource.bucket.clone())).cloned().collect()
     }
 
+    /// How many objects each of them has.
+    pub fn stored_counts(&self) -> Vec<(Gvr, usize)> {
+        let count = |resource: Arc<Resource>| (resource.gvr.clone(), self.0.store.count(&resource.bucket, None));
+        self.stored_resources().into_iter().map(count).collect()
+    }
+
     /// A target in the served resource of that name.
     ///
     /// # Errors
@@ -292,6 +315,8 @@ impl Registry {
             crd::settle(self, &entry.value, deleted);
         } else if deleted && let Some(custom) = &resource.custom {
             crd::instance_gone(self, &custom.definition);
+        } else if resource.gvr.group == crate::access::GROUP {
+            self.note_policy(resource, entry);
         }
     }
 }

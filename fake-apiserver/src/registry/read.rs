@@ -9,16 +9,16 @@ use base64::{
 };
 use serde_json::Value;
 
-use super::{List, ListOptions, Registry, Resource, Target, WatchEvent, decode};
+use super::{List, ListOptions, Registry, Resource, Target, WatchEvent, convert::view};
 use crate::{
     base::{
         FieldError, Object, Status, Stored,
         selector::{FieldSelector, LabelSelector},
         status::go_quote,
     },
-    clock::Clock,
+    clock::{Alarm, Clock},
     kinds,
-    store::{Entry, Event, TooOld, Watch},
+    store::{Event, Page, Range, TooOld, Watch},
 };
 
 /// How often a watch that asked for bookmarks gets one. Upstream sends them about once a minute.
@@ -52,8 +52,15 @@ impl Selection {
     }
 
     pub(super) fn matches(&self, object: &Object) -> bool {
+        // Events are stored as either group wrote them, and named by the fields of the one that is asked.
+        let other = !self.fields.is_empty() && self.resource.custom.is_none() && object.kind() == "Event";
+        let mut converted = None;
+        if other && object.api_version() != self.resource.api_version() {
+            kinds::convert_event(converted.insert(object.clone()), &self.resource.api_version());
+        }
+        let object = converted.as_ref().unwrap_or(object);
         self.name.as_deref().is_none_or(|name| name == object.name())
-            && (self.labels.is_empty() || self.labels.matches(&object.labels()))
+            && self.labels.matches_object(object)
             && (self.fields.is_empty() || self.fields.matches(|label| kinds::field_value(self.rules, object, label)))
     }
 }
@@ -173,7 +180,7 @@ impl Registry {
             return Err(Status::too_large_resource_version(asked, current));
         }
         let entry = entry.ok_or_else(|| target.not_found())?;
-        Ok(view(&target.resource, &entry.value))
+        view(&target.resource, &entry.value)
     }
 
     /// The objects of a collection.
@@ -188,16 +195,18 @@ impl Registry {
         let version =
             parse_version(&options.resource_version).map_err(|why| bad_version(&options.resource_version, &why))?;
 
-        let mut after = None;
-        let (revision, entries) = if !options.continue_token.is_empty() {
-            if version.is_some_and(|version| version > 0) {
+        let mut range = Range { namespace, limit: usize::try_from(options.limit).unwrap_or(0), ..Range::default() };
+        let mut shown_at = None;
+        let token = match options.continue_token.as_str() {
+            "" => None,
+            _ if version.is_some_and(|version| version > 0) => {
                 return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
             }
-            let token = Continue::decode(&options.continue_token)?;
-            let entries = self.0.store.list_at(bucket, namespace, token.revision.min(self.revision()));
-            let entries = entries.map_err(|_| expired_page(self.revision(), &token.after))?;
-            after = Some(token.after);
-            (token.revision, entries)
+            token => Some(Continue::decode(token)?),
+        };
+        if let Some(Continue { revision, after }) = &token {
+            (range.at, shown_at) = (Some((*revision).min(self.revision())), Some(*revision));
+            range.after = Some(after.split_once('\0').unwrap_or((after, "")));
         } else {
             let exact = options.resource_version_match == "Exact"
                 || (options.limit > 0 && options.resource_version_match.is_empty());
@@ -205,14 +214,25 @@ impl Registry {
                 Some(version) if version > self.revision() => {
                     return Err(Status::too_large_resource_version(version, self.revision()));
                 }
-                Some(version) if version > 0 && exact => {
-                    let entries = self.0.store.list_at(bucket, namespace, version);
-                    (version, entries.map_err(|TooOld { oldest }| Status::too_old(version, oldest))?)
-                }
-                Some(_) | None => self.0.store.list(bucket, namespace),
+                Some(version) if version > 0 && exact => (range.at, shown_at) = (Some(version), Some(version)),
+                Some(_) | None => {}
             }
-        };
-        Ok(page(&selection, revision, entries, after.as_deref(), options.limit))
+        }
+        let page = self.0.store.page(bucket, &range, &|object| selection.matches(object));
+        let page = page.map_err(|TooOld { oldest }| match &token {
+            Some(token) => expired_page(self.revision(), &token.after),
+            None => Status::too_old(range.at.unwrap_or_default(), oldest),
+        })?;
+        let revision = shown_at.unwrap_or(page.revision);
+        let mut list = List { items: Vec::new(), revision, continue_token: String::new(), remaining: None };
+        if page.rest > 0 {
+            let after = page.entries.last().map(|last| place(&last.value)).unwrap_or_default();
+            list.continue_token = Continue { revision, after }.encode();
+            list.remaining = selection.is_everything().then_some(page.rest as u64);
+        }
+        let shown = page.entries.into_iter().map(|entry| view(&target.resource, &entry.value));
+        list.items = shown.collect::<Result<_, _>>()?;
+        Ok(list)
     }
 
     /// The changes of a collection (or, with a name, of one object).
@@ -240,9 +260,12 @@ impl Registry {
         };
         let mut pending = VecDeque::new();
         let start = if initial {
-            let (revision, entries) = self.0.store.list(bucket, namespace);
-            let selected = entries.iter().filter(|entry| selection.matches(&entry.value));
-            pending.extend(selected.map(|entry| WatchEvent::Added(view(&target.resource, &entry.value))));
+            let range = Range { namespace, ..Range::default() };
+            let page = self.0.store.page(bucket, &range, &|object| selection.matches(object));
+            let Page { revision, entries, .. } = page.expect("the present is never too old");
+            for entry in entries {
+                pending.push_back(WatchEvent::Added(view(&target.resource, &entry.value)?));
+            }
             if options.send_initial_events == Some(true) && options.allow_bookmarks {
                 pending.push_back(WatchEvent::Bookmark(revision, true));
             }
@@ -250,15 +273,17 @@ impl Registry {
         } else {
             version.filter(|version| *version > 0).unwrap_or(current)
         };
-        let watch = match self.0.store.watch(bucket, namespace, start) {
+        let name = (!target.name.is_empty()).then_some(target.name.as_str());
+        let watch = match self.0.store.watch(bucket, namespace, name, start) {
             Ok(watch) => Some(watch),
             Err(TooOld { oldest }) => {
                 pending.push_back(WatchEvent::Error(Status::too_old(start, oldest)));
                 None
             }
         };
-        let next_bookmark = options.allow_bookmarks.then(|| self.clock().now() + BOOKMARK_EVERY);
-        Ok(Watcher { selection, pending, watch, clock: self.clock().clone(), next_bookmark })
+        let clock = self.clock().clone();
+        let bookmark = options.allow_bookmarks.then(|| clock.alarm(clock.now() + BOOKMARK_EVERY));
+        Ok(Watcher { selection, pending, watch, clock, bookmark })
     }
 }
 
@@ -278,46 +303,6 @@ fn expired_page(revision: u64, after: &str) -> Status {
     status
 }
 
-fn page(selection: &Selection, revision: u64, entries: Vec<Entry>, after: Option<&str>, limit: i64) -> List {
-    let mut rest = entries.into_iter().filter(|entry| {
-        after.is_none_or(|after| place(&entry.value).as_str() > after) && selection.matches(&entry.value)
-    });
-    let mut items: Vec<Arc<Stored>> = Vec::new();
-    let limit = usize::try_from(limit).unwrap_or(0);
-    let mut next = None;
-    for entry in rest.by_ref() {
-        if limit > 0 && items.len() == limit {
-            next = Some(entry);
-            break;
-        }
-        items.push(entry.value);
-    }
-    let mut list = List { items: Vec::new(), revision, continue_token: String::new(), remaining: None };
-    if next.is_some() {
-        let after = items.last().map(|last| place(last)).unwrap_or_default();
-        list.continue_token = Continue { revision, after }.encode();
-        list.remaining = selection.is_everything().then(|| 1 + rest.count() as u64);
-    }
-    list.items = items.into_iter().map(|item| view(&selection.resource, &item)).collect();
-    list
-}
-
-/// A stored object as a version of its resource shows it.
-pub(super) fn view(resource: &Resource, stored: &Arc<Stored>) -> Arc<Stored> {
-    let version = resource.api_version();
-    let current = stored.api_version() == version;
-    let redefault = resource.custom.as_ref().is_some_and(|custom| custom.redefined);
-    if current && !redefault {
-        return stored.clone();
-    }
-    let mut object = stored.object().clone();
-    object.set("apiVersion", version);
-    if resource.custom.is_some() {
-        decode::default(resource, &mut object);
-    }
-    Arc::new(Stored::new(object))
-}
-
 /// A running watch.
 #[derive(Debug)]
 pub struct Watcher {
@@ -327,7 +312,8 @@ pub struct Watcher {
     /// The cursor; `None` once the watch has ended.
     watch: Option<Watch>,
     clock: Clock,
-    next_bookmark: Option<jiff::Timestamp>,
+    /// When the next bookmark is due, if any were asked for.
+    bookmark: Option<Alarm>,
 }
 
 impl Watcher {
@@ -339,8 +325,8 @@ impl Watcher {
             }
             let watch = self.watch.as_mut()?;
             let bookmark = async {
-                match self.next_bookmark {
-                    Some(time) => self.clock.sleep_until(time).await,
+                match &mut self.bookmark {
+                    Some(due) => due.await,
                     None => std::future::pending().await,
                 }
             };
@@ -359,7 +345,7 @@ impl Watcher {
                     }
                 },
                 () = bookmark => {
-                    self.next_bookmark = Some(self.clock.now() + BOOKMARK_EVERY);
+                    self.bookmark = Some(self.clock.alarm(self.clock.now() + BOOKMARK_EVERY));
                     self.pending.push_back(WatchEvent::Bookmark(watch.seen(), false));
                 }
             }
@@ -372,16 +358,19 @@ impl Selection {
     fn event(&self, event: &Event) -> Option<WatchEvent> {
         let before = event.old.as_ref().filter(|old| self.matches(&old.value));
         let now = !event.deleted && self.matches(&event.value);
+        let shown = |stored: &Arc<Stored>, of: fn(Arc<Stored>) -> WatchEvent| {
+            Some(view(&self.resource, stored).map_or_else(WatchEvent::Error, of))
+        };
         match (before, now) {
             (None, false) => None,
-            (None, true) => Some(WatchEvent::Added(view(&self.resource, &event.value))),
-            (Some(_), true) => Some(WatchEvent::Modified(view(&self.resource, &event.value))),
-            (Some(_), false) if event.deleted => Some(WatchEvent::Deleted(view(&self.resource, &event.value))),
+            (None, true) => shown(&event.value, WatchEvent::Added),
+            (Some(_), true) => shown(&event.value, WatchEvent::Modified),
+            (Some(_), false) if event.deleted => shown(&event.value, WatchEvent::Deleted),
             (Some(old), false) => {
                 // The watcher knows the object as it was when it still matched, but at the version of this change.
                 let mut object = old.value.object().clone();
                 object.metadata_mut().insert("resourceVersion".into(), event.revision.to_string().into());
-                Some(WatchEvent::Deleted(view(&self.resource, &Arc::new(Stored::new(object)))))
+                shown(&Arc::new(Stored::new(object)), WatchEvent::Deleted)
             }
         }
     }

@@ -1,21 +1,23 @@
-//! Subresources with a life of their own: binding, eviction, scale; reviews; and what the server hands out (cluster IPs).
+//! Subresources with a life of their own: binding, eviction, scale; reviews.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use serde_json::{Value, json};
 
-use super::{Body, Caller, DeleteOptions, Patch, Registry, Resource, Target, read::view, write};
+use super::{
+    Body, Caller, DeleteOptions, Patch, Registry, Resource, Target, catalog::SchemaSource, convert::view, decode, write,
+};
 use crate::{
-    base::{FieldError, Object, Status, Stored, patch},
+    base::{FieldError, Gvr, Object, Status, Stored, status::go_quote},
     fields,
+    schema::Schema,
 };
 
 /// How often a write is tried again when another one came first.
 const RETRIES: usize = 10;
-
-/// How many addresses the service range 10.96.0.0/12 has to hand out, and the first one.
-const SERVICE_IPS: u64 = (1 << 20) - 18;
-const FIRST_SERVICE_IP: u32 = 0x0a60_0010;
 
 fn success(code: u16) -> Arc<Stored> {
     let value = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code});
@@ -32,7 +34,7 @@ impl Registry {
         match (&*target.resource.bucket, target.subresource.as_str()) {
             ("pods", "binding") => self.bind(target, caller, &body.value),
             ("pods", "eviction") => self.evict(target, caller, &body.value).await,
-            ("serviceaccounts", "token") => Err(Status::not_implemented("service account tokens (TokenRequest)")),
+            ("serviceaccounts", "token") => self.request_token(target, caller, body),
             _ => Err(Status::method_not_allowed()),
         }
     }
@@ -68,8 +70,13 @@ impl Registry {
             }
             let mut new = pod.clone();
             new.set_at(&["spec", "nodeName"], node);
-            for (key, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
-                new.set_at(&["metadata", "annotations", key], value.clone());
+            for map in ["annotations", "labels"] {
+                for (key, value) in binding["metadata"][map].as_object().into_iter().flatten() {
+                    new.set_at(&["metadata", map, key], value.clone());
+                }
+            }
+            for (key, value) in self.with_view(|view| crate::admission::topology_of(node, view)) {
+                new.set_at(&["metadata", "labels", &key], value);
             }
             let scheduled = json!({
                 "type": "PodScheduled", "status": "True", "lastProbeTime": null,
@@ -108,8 +115,17 @@ impl Registry {
 
     /// The scale of an object.
     pub(super) fn get_scale(&self, target: &Target) -> Result<Arc<Stored>, Status> {
+        let resource = &target.resource;
         let live = self.0.store.get(&target.key()).1.ok_or_else(|| target.not_found())?;
-        Ok(Arc::new(Stored::new(scale_of(&target.resource, &view(&target.resource, &live.value)))))
+        let shown = view(resource, &live.value)?;
+        check_scale(resource, &shown)?;
+        if let Some(paths) = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref())
+            && shown.at(&path(&paths.spec_replicas)).is_none()
+        {
+            let path = go_quote(&paths.spec_replicas);
+            return Err(Status::internal(format!("the spec replicas field {path} does not exist")));
+        }
+        Ok(Arc::new(Stored::new(scale_of(resource, &shown))))
     }
 
     pub(super) async fn update_scale(
@@ -118,8 +134,23 @@ impl Registry {
         caller: &Caller,
         body: Body,
     ) -> Result<(Arc<Stored>, bool), Status> {
-        let scale = Object::from_value(body.value).unwrap_or_default();
-        self.write_scale(target, caller, |_| Ok(scale.clone()))
+        let given = decode::decode(&SCALE, &self.catalog(), caller, body);
+        let mut given = match given {
+            // The codec of custom kinds fails to say what is wrong.
+            Err(_) if target.resource.custom.is_some() => {
+                let message = "no kind is registered for the type v1.Scale in scheme \"pkg/runtime/scheme.go:111\"";
+                return Err(Status::bad_request(message));
+            }
+            given => given?,
+        };
+        write::take_namespace(target, &mut given)?;
+        write::check_name(target, &given)?;
+        self.write_scale(target, caller, |old, writer| {
+            write::check_preconditions(target, old, &given)?;
+            let mut new = given.clone();
+            fields::track(Some(old), &mut new, SCALE.schema(), writer);
+            Ok(new)
+        })
     }
 
     pub(super) async fn patch_scale(
@@ -128,112 +159,195 @@ impl Registry {
         caller: &Caller,
         patch: Patch,
     ) -> Result<(Arc<Stored>, bool), Status> {
-        self.write_scale(target, caller, |current| {
-            let mut value = current.to_value();
-            match &patch {
-                Patch::Json(operations) => value = patch::json(&value, operations)?,
-                Patch::Merge(changes) | Patch::Strategic(changes) => patch::merge(&mut value, changes)?,
-                Patch::Apply { .. } => {
-                    return Err(Status::not_implemented("server-side apply of the scale subresource"));
+        self.write_scale(target, caller, |old, writer| {
+            let mut new = match &patch {
+                Patch::Apply { body, force } => {
+                    let applied = decode::applied(caller, body.clone())?;
+                    let is_owned = old.at(&["metadata", "managedFields"]).is_some();
+                    let is_scale = applied.api_version() == SCALE.api_version() && applied.kind() == SCALE.kind;
+                    if target.resource.custom.is_some() && is_scale && !is_owned {
+                        // Upstream cannot make a manager of what nobody owns yet: it converts a scale as if it were custom.
+                        return Err(Status::unexpected(
+                            "failed to create manager for existing fields: failed to convert live object (/; \
+                             autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid \
+                             group/version: autoscaling/v1",
+                        ));
+                    }
+                    fields::apply(Some(old), &applied, SCALE.schema(), writer, *force)?
                 }
+                Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_) => {
+                    self.patch_object(&SCALE, caller, old, &patch)?
+                }
+            };
+            write::take_namespace(target, &mut new)?;
+            write::check_name(target, &new)?;
+            if !matches!(patch, Patch::Apply { .. }) {
+                fields::track(Some(old), &mut new, SCALE.schema(), writer);
             }
-            Ok(Object::from_value(value).unwrap_or_default())
+            Ok(new)
         })
     }
 
+    /// Writes the replicas of an object through its scale; `change` makes the new scale of the old one.
     fn write_scale(
         &self,
         target: &Target,
         caller: &Caller,
-        change: impl Fn(&Object) -> Result<Object, Status>,
+        change: impl Fn(&Object, &fields::Writer<'_>) -> Result<Object, Status>,
     ) -> Result<(Arc<Stored>, bool), Status> {
         let resource = &target.resource;
+        let custom = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+        let replicas_path = spec_path(resource);
         for _ in 0..RETRIES {
             let live = self.0.store.get(&target.key()).1.ok_or_else(|| target.not_found())?;
-            let shown = view(resource, &live.value);
-            let scale = change(&scale_of(resource, &shown))?;
-            let replicas = scale.at(&["spec", "replicas"]).and_then(Value::as_i64).unwrap_or(0);
-            if replicas < 0 {
-                let error =
-                    FieldError::invalid("spec.replicas", &replicas.into(), "must be greater than or equal to 0");
-                return Err(Status::invalid("autoscaling", "Scale", &target.name, &[error]));
+            let shown = view(resource, &live.value)?;
+            check_scale(resource, &shown)?;
+            let mut old = scale_of(resource, &shown);
+            if custom.is_some() && shown.at(&replicas_path).is_none() {
+                old.set_at(&["spec", "replicas"], NO_REPLICAS);
             }
-            if let Some(asked) = Some(scale.resource_version()).filter(|text| !text.is_empty())
-                && asked != shown.resource_version()
-            {
-                return Err(write::modified(target));
+            let owners = fields::scale_owners(&shown, &replicas_path);
+            if owners.as_array().is_some_and(|owners| !owners.is_empty()) {
+                old.metadata_mut().insert("managedFields".into(), owners);
+            }
+            let writer = self.writer(target, caller, SCALE.api_version());
+            let scale = change(&old, &fields::Writer { reset: &[], versions: None, ..writer.borrowed() })?;
+            let replicas = scale.at(&["spec", "replicas"]).and_then(Value::as_i64).unwrap_or(0);
+            match custom {
+                Some(paths) if replicas == NO_REPLICAS => {
+                    let path = go_quote(&paths.spec_replicas);
+                    return Err(Status::bad_request(format!("the spec replicas field {path} cannot be empty")));
+                }
+                Some(_) => {}
+                None => {
+                    if replicas < 0 {
+                        let why = "must be greater than or equal to 0";
+                        let error = FieldError::invalid("spec.replicas", &replicas.into(), why);
+                        return Err(Status::invalid("autoscaling", "Scale", &target.name, &[error]));
+                    }
+                    let (asked, actual) = (scale.uid(), shown.uid());
+                    if !asked.is_empty() && asked != actual {
+                        let why =
+                            format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {actual}");
+                        let name = format!("{}/scale", resource.gvr.resource);
+                        return Err(Status::conflict(&resource.gvr.group, &name, &target.name, &why));
+                    }
+                }
             }
             let mut new = shown.object().clone();
-            new.set_at(&spec_path(resource), replicas);
-            let writer = self.writer(target, caller, resource.api_version());
-            fields::track(Some(&shown), &mut new, resource.schema(), &writer.borrowed());
+            new.set_at(&replicas_path, replicas);
+            if custom.is_none() || !scale.resource_version().is_empty() {
+                let version = scale.resource_version().to_owned();
+                new.metadata_mut().insert("resourceVersion".into(), version.into());
+            }
+            let owners = fields::owners_after_scale(&shown, &scale, &replicas_path, &resource.api_version());
+            match owners.as_array().is_some_and(|owners| owners.is_empty()) {
+                true => new.metadata_mut().remove("managedFields"),
+                false => new.metadata_mut().insert("managedFields".into(), owners),
+            };
             if let Some(stored) = self.replace(target, caller, &live, new)? {
                 return Ok((Arc::new(Stored::new(scale_of(resource, &stored))), false));
             }
         }
         Err(write::modified(target))
     }
+}
 
-    /// What the server hands out to a new object.
-    pub(super) fn allocate(&self, resource: &Resource, object: &mut Object) -> Result<(), Status> {
-        if &*resource.bucket != "services" || object.str_at(&["spec", "type"]) == "ExternalName" {
-            return Ok(());
+/// What an absent number of replicas is in a scale that is being written: the smallest 32 bits hold.
+const NO_REPLICAS: i64 = i32::MIN as i64;
+
+/// What is sent to and answered by every scale.
+static SCALE: LazyLock<Resource> = LazyLock::new(|| Resource {
+    gvr: Gvr::new("autoscaling", "v1", "scales"),
+    kind: "Scale".into(),
+    list_kind: String::new(),
+    singular: String::new(),
+    short_names: Vec::new(),
+    categories: Vec::new(),
+    namespaced: true,
+    verbs: Vec::new(),
+    subresources: BTreeMap::new(),
+    columns: Vec::new(),
+    bucket: "scales".into(),
+    custom: None,
+    schema: SchemaSource::Ready(Schema::builtin("io.k8s.api.autoscaling.v1.Scale")),
+});
+
+/// What stands at a scale's path, or Go's words for why it is of no use.
+fn nested<'a>(object: &'a Object, json_path: &str, wanted: &str) -> Result<Option<&'a Value>, String> {
+    let steps = path(json_path);
+    let Some((first, rest)) = steps.split_first() else { return Ok(None) };
+    let fail = |length: usize, value: &Value, wanted: &str| {
+        let is = match value {
+            Value::String(_) => "string",
+            Value::Number(number) if number.is_i64() => "int64",
+            Value::Number(_) => "float64",
+            Value::Bool(_) => "bool",
+            Value::Array(_) => "[]interface {}",
+            Value::Object(_) => "map[string]interface {}",
+            Value::Null => "<nil>",
+        };
+        let shown = match value {
+            Value::String(text) => text.clone(),
+            Value::Null => "<nil>".into(),
+            other => other.to_string(),
+        };
+        let at = steps[..length].join(".");
+        if is == wanted {
+            Ok(())
+        } else {
+            Err(format!(".{at} accessor error: {shown} is of the type {is}, expected {wanted}"))
         }
-        let given = object.str_at(&["spec", "clusterIP"]).to_owned();
-        let ip = if given.is_empty() { self.free_service_ip() } else { given };
-        object.set_at(&["spec", "clusterIPs"], json!([ip]));
-        object.set_at(&["spec", "clusterIP"], ip);
-        for (key, value) in [("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))] {
-            if object.at(&["spec", key]).is_none() {
-                object.set_at(&["spec", key], value);
-            }
+    };
+    let Some(mut value) = object.get(first) else { return Ok(None) };
+    for step in rest {
+        if value.is_null() {
+            return Ok(None);
         }
-        Ok(())
+        let Some(map) = value.as_object() else {
+            return fail(steps.len(), value, "map[string]interface{}").map(|()| None);
+        };
+        match map.get(*step) {
+            Some(next) => value = next,
+            None => return Ok(None),
+        }
     }
+    fail(steps.len(), value, wanted).map(|()| Some(value))
+}
 
-    fn free_service_ip(&self) -> String {
-        let taken: std::collections::BTreeSet<String> = self
-            .0
-            .store
-            .list("services", None)
-            .1
-            .iter()
-            .map(|service| service.value.str_at(&["spec", "clusterIP"]).to_owned())
-            .collect();
-        loop {
-            let offset = u32::try_from(self.ids().below(SERVICE_IPS)).expect("the range is smaller than 2^32");
-            let [a, b, c, d] = (FIRST_SERVICE_IP + offset).to_be_bytes();
-            let ip = format!("{a}.{b}.{c}.{d}");
-            if !taken.contains(&ip) {
-                return ip;
-            }
-        }
+/// A custom object whose scale cannot be read has none.
+fn check_scale(resource: &Resource, object: &Object) -> Result<(), Status> {
+    let Some(scale) = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref()) else { return Ok(()) };
+    let parts = [(&scale.spec_replicas, "int64"), (&scale.status_replicas, "int64"), (&scale.selector, "string")];
+    for (path, wanted) in parts {
+        nested(object, path, wanted).map_err(Status::unexpected)?;
     }
+    Ok(())
+}
 
-    /// Kinds that are asked, not stored: who am I, may I.
-    pub(super) fn review(&self, target: &Target, caller: &Caller, body: Body) -> Result<Arc<Stored>, Status> {
-        let resource = &target.resource;
-        let mut object = Object::from_value(body.value).unwrap_or_default();
-        object.set("apiVersion", resource.api_version());
-        object.set("kind", resource.kind.as_str());
-        let now = self.clock().now_text();
-        object.metadata_mut().insert("creationTimestamp".into(), now.into());
-        match resource.kind.as_str() {
-            "SelfSubjectReview" => {
-                let mut user = json!({"username": caller.user.name, "groups": caller.user.groups});
-                if !caller.user.uid.is_empty() {
-                    user["uid"] = caller.user.uid.as_str().into();
+/// What a custom object's scale asks of it. Upstream: `ValidateScaleSpec` and `ValidateScaleStatus` in
+/// `apiextensions-apiserver/pkg/registry/customresource/validator.go`.
+pub(super) fn scale_errors(resource: &Resource, object: &Object, subresource: &str) -> Vec<FieldError> {
+    let Some(scale) = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref()) else { return Vec::new() };
+    let mut errors = Vec::new();
+    let spec = (subresource != "status").then_some(&scale.spec_replicas);
+    for path in spec.into_iter().chain([&scale.status_replicas]) {
+        let (value, why) = match nested(object, path, "int64") {
+            Err(why) => (0, why),
+            Ok(value) => match value.and_then(Value::as_i64).unwrap_or(0) {
+                value if value < 0 => (value, "should be a non-negative integer".into()),
+                value if value > i64::from(i32::MAX) => {
+                    (value, format!("should be less than or equal to {}", i32::MAX))
                 }
-                object.set("status", json!({"userInfo": user}));
-            }
-            "SelfSubjectAccessReview" if caller.user.groups.iter().any(|group| group == "system:masters") => {
-                object.metadata_mut().remove("creationTimestamp");
-                object.set("status", json!({"allowed": true}));
-            }
-            _ => return Err(Status::not_implemented("evaluation of RBAC rules")),
-        }
-        Ok(Arc::new(Stored::new(object)))
+                _ => continue,
+            },
+        };
+        errors.push(FieldError::invalid(path, &value.into(), &why));
     }
+    if let Err(why) = nested(object, &scale.selector, "string") {
+        errors.push(FieldError::invalid(&scale.selector, &"".into(), &why));
+    }
+    errors
 }
 
 fn spec_path(resource: &Resource) -> Vec<&str> {
@@ -271,10 +385,29 @@ fn scale_of(resource: &Resource, object: &Object) -> Object {
     scale
 }
 
-/// A workload's label selector as text, sorted as upstream prints it.
+/// A workload's label selector as text, by key, as upstream prints it.
 fn selector_text(object: &Object) -> String {
-    let labels = object.at(&["spec", "selector", "matchLabels"]).and_then(Value::as_object);
-    let pairs =
-        labels.into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
-    pairs.collect::<Vec<_>>().join(",")
+    let selector = ["spec", "selector"];
+    let labels = object.at(&[&selector[..], &["matchLabels"]].concat()).and_then(Value::as_object);
+    let mut parts: Vec<(String, String)> = labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), format!("{key}={}", value.as_str().unwrap_or_default())))
+        .collect();
+    let expressions = object.at(&[&selector[..], &["matchExpressions"]].concat()).and_then(Value::as_array);
+    for expression in expressions.into_iter().flatten() {
+        let key = expression["key"].as_str().unwrap_or_default();
+        let values = expression["values"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut values: Vec<&str> = values.iter().filter_map(Value::as_str).collect();
+        values.sort_unstable();
+        let text = match expression["operator"].as_str().unwrap_or_default() {
+            "Exists" => key.to_owned(),
+            "DoesNotExist" => format!("!{key}"),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            _ => format!("{key} in ({})", values.join(",")),
+        };
+        parts.push((key.to_owned(), text));
+    }
+    parts.sort_by(|a, b| a.0.cmp(&b.0));
+    parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")
 }

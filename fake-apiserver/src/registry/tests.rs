@@ -316,3 +316,75 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn an_event_of_one_group_is_read_and_selected_as_one_of_the_other() {
+    const CORE: (&str, &str, &str) = ("", "v1", "events");
+    const NEW: (&str, &str, &str) = ("events.k8s.io", "v1", "events");
+    let world = World::new().await;
+    let event = json!({
+        "metadata": {"name": "e", "namespace": "demo"}, "regarding": {"kind": "Pod", "name": "p", "namespace": "demo"},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "example.com/c", "reportingInstance": "c-1",
+        "action": "Doing", "reason": "Done", "note": "It is done.", "type": "Normal",
+    });
+    world.create(NEW, "demo", event).await.unwrap();
+    for (resource, selector, message) in [(CORE, "involvedObject.name=p", "message"), (NEW, "regarding.name=p", "note")]
+    {
+        let target = world.target(resource, "demo", "", "");
+        let options = ListOptions { field_selector: selector.into(), ..ListOptions::default() };
+        let list = world.registry.list(&target, &options).await.unwrap();
+        assert_eq!(list.items.len(), 1, "{selector}");
+        assert_eq!(list.items[0].str_at(&[message]), "It is done.");
+    }
+    let core = world.registry.get(&world.target(CORE, "demo", "e", ""), "").await.unwrap();
+    assert_eq!(core.str_at(&["reportingComponent"]), "example.com/c");
+    assert_eq!(core.get("regarding"), None);
+}
+
+const SERVICES: (&str, &str, &str) = ("", "v1", "services");
+
+#[tokio::test(start_paused = true)]
+async fn services_get_addresses_and_ports_that_nobody_else_has() {
+    let world = World::new().await;
+    let service = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let ports = json!([{"name": "a", "port": 80}, {"name": "b", "port": 80, "protocol": "UDP"}]);
+    let first =
+        world.create(SERVICES, "demo", service("one", json!({"type": "NodePort", "ports": ports}))).await.unwrap();
+    let given = first.at(&["spec", "ports"]).unwrap();
+    assert_eq!(given[0]["nodePort"], given[1]["nodePort"]); // one number for a port of two protocols
+    let node_port = given[0]["nodePort"].as_i64().unwrap();
+    assert!((30000..=32767).contains(&node_port));
+    let ip = first.str_at(&["spec", "clusterIP"]);
+    let taken = json!({"clusterIP": ip, "ports": [{"port": 80}]});
+    let why = format!("failed to allocate IP {ip}: provided IP is already allocated");
+    let error = world.create(SERVICES, "demo", service("two", taken)).await.unwrap_err();
+    assert!(error.message.ends_with(&why), "{}", error.message);
+    let taken = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": node_port}]});
+    let error = world.create(SERVICES, "demo", service("two", taken)).await.unwrap_err();
+    assert!(error.message.ends_with("provided port is already allocated"), "{}", error.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_says_what_its_pods_may_be() {
+    let world = World::new().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {
+        "automountServiceAccountToken": false, "containers": [{"name": "c", "image": "i"}],
+    }});
+    world.create(("", "v1", "serviceaccounts"), "demo", json!({"metadata": {"name": "default"}})).await.unwrap();
+    world.create(("", "v1", "pods"), "demo", pod.clone()).await.unwrap();
+    let restricted = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+    world.merge(SPACES, "", "demo", restricted).await.unwrap();
+    let warnings = world.caller.warnings.take();
+    assert_eq!(
+        warnings[0],
+        "existing pods in namespace \"demo\" violate the new PodSecurity enforce level \"restricted:latest\""
+    );
+    assert_eq!(
+        warnings[1],
+        "p: allowPrivilegeEscalation != false, unrestricted capabilities, runAsNonRoot != true, seccompProfile"
+    );
+    let mut pod = pod;
+    pod["metadata"]["name"] = "q".into();
+    let error = world.create(("", "v1", "pods"), "demo", pod).await.unwrap_err();
+    assert!(error.message.starts_with("pods \"q\" is forbidden: violates PodSecurity \"restricted:latest\": "));
+}

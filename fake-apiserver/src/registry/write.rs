@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Body, Caller, Patch, Registry, Resource, Target, decode, read::view};
+use super::{Body, Caller, Patch, Registry, Resource, Target, convert::view, decode, subresource::scale_errors};
 use crate::{
     admission::{self, Attributes, Operation},
     base::{FieldError, Object, Status, Stored, patch, status::go_quote},
@@ -51,7 +51,7 @@ impl Registry {
         }
         let resource = &target.resource;
         if !resource.serves("", "get") {
-            return self.review(target, caller, body);
+            return self.review(target, caller, body).await;
         }
         let mut object = decode::decode(resource, &self.catalog(), caller, body)?;
         take_namespace(target, &mut object)?;
@@ -70,7 +70,9 @@ impl Registry {
     /// Admits, prepares, validates and stores a new object whose ownership is recorded.
     fn insert(&self, target: &Target, caller: &Caller, mut object: Object) -> Result<Arc<Stored>, Status> {
         let resource = &target.resource;
+        let asked = object.name().to_owned();
         self.admit(target, Operation::Create, None, &mut object)?;
+        self.check_rights_given(target, caller, &object, None)?;
         let generated = object.name().is_empty() && !object.generate_name().is_empty();
         for attempt in 1.. {
             let mut named = if generated { object.clone() } else { std::mem::take(&mut object) };
@@ -79,17 +81,19 @@ impl Registry {
                 let name = format!("{prefix}{}", self.ids().suffix(SUFFIX));
                 named.metadata_mut().insert("name".into(), name.into());
             }
-            self.prepare_create(target, &mut named)?;
+            self.prepare_create(target, caller.dry_run, &mut named)?;
             self.validate(target, caller, &named, None)?;
+            self.judge(target, caller, (Operation::Create, &asked), None, &named)?;
+            self.check_creation(target, caller)?;
             let target = Target { name: named.name().into(), ..target.clone() };
             if caller.dry_run {
                 if self.0.store.get(&target.key()).1.is_some() {
                     return Err(already_exists(&target));
                 }
-                return Ok(Arc::new(Stored::new(named)));
+                return view(resource, &Arc::new(Stored::new(self.to_storage(resource, named)?)));
             }
-            match self.put(&target, None, named) {
-                Ok(entry) => return Ok(view(resource, &entry.value)),
+            match self.put(&target, None, self.to_storage(resource, named)?) {
+                Ok(entry) => return view(resource, &entry.value),
                 Err(()) if generated && attempt < NAME_TRIES => {}
                 Err(()) => return Err(already_exists(&target)),
             }
@@ -121,7 +125,7 @@ impl Registry {
                 return self.insert(target, caller, object).map(|stored| (stored, true));
             };
             let mut new = object.clone();
-            let shown = view(resource, &live.value);
+            let shown = view(resource, &live.value)?;
             check_preconditions(target, &shown, &new)?;
             let writer = self.writer(target, caller, new.api_version().to_owned());
             fields::track(Some(&shown), &mut new, resource.schema(), &writer.borrowed());
@@ -164,17 +168,34 @@ impl Registry {
     /// What a JSON, merge or strategic merge patch makes of the live object, with ownership recorded.
     fn patched(&self, target: &Target, caller: &Caller, live: &Entry, patch: &Patch) -> Result<Object, Status> {
         let resource = &target.resource;
-        let shown = view(resource, &live.value);
+        let shown = view(resource, &live.value)?;
+        let mut new = self.patch_object(resource, caller, &shown.unpacked(), patch)?;
+        take_namespace(target, &mut new)?;
+        check_name(target, &new)?;
+        let writer = self.writer(target, caller, new.api_version().to_owned());
+        fields::track(Some(&shown), &mut new, resource.schema(), &writer.borrowed());
+        Ok(new)
+    }
+
+    /// Carries out a patch and decodes what it made.
+    pub(super) fn patch_object(
+        &self,
+        resource: &Resource,
+        caller: &Caller,
+        shown: &Object,
+        patch: &Patch,
+    ) -> Result<Object, Status> {
         let before = shown.to_value();
         let after = match patch {
             Patch::Json(operations) => {
+                let after = patch::json(&before, operations)?;
                 let unknown = patch::unknown_members(operations);
                 let texts = unknown.iter().map(|path| format!("json patch unknown field {}", go_quote(path)));
                 decode::tell(caller, texts.collect()).map_err(|text| {
                     let shown = operations.to_string().into();
                     Status::invalid("", "", "", &[FieldError::invalid("patch", &shown, &text)])
                 })?;
-                patch::json(&before, operations)?
+                after
             }
             Patch::Merge(changes) => {
                 let mut after = before;
@@ -184,19 +205,28 @@ impl Registry {
             Patch::Strategic(changes) => fields::strategic(&before, changes, resource.schema())?,
             Patch::Apply { .. } => unreachable!("applies have their own way"),
         };
-        let text = after.to_string();
-        let body = Body { value: after, duplicates: Vec::new() };
-        let mut new = decode::decode(resource, &self.catalog(), caller, body).map_err(|error| {
+        let text = match patch {
+            Patch::Json(operations) => patch::go_text(&after, &patch::opened_by_json(operations)),
+            Patch::Merge(changes) => patch::go_text(&after, &patch::opened_by_merge(changes)),
+            Patch::Strategic(changes) => patch::go_map(changes),
+            Patch::Apply { .. } => after.to_string(),
+        };
+        let strategic = matches!(patch, Patch::Strategic(_));
+        if resource.custom.is_some()
+            && let Some(object) = Object::from_value(after.clone())
+            && !object.kind().is_empty()
+        {
+            decode::check_custom_type(resource, &object)?;
+        }
+        let duplicates = if matches!(patch, Patch::Json(_)) { Vec::new() } else { caller.duplicates.clone() };
+        let body = Body { value: after, duplicates };
+        decode::decode(resource, &self.catalog(), caller, body).map_err(|error| {
             // What a patch made is shown, with the reason alone: upstream decodes it without its usual preface.
             let why = error.message.split_once(&format!("cannot be handled as a {}: ", resource.kind));
             let why = why.map_or(error.message.as_str(), |(_, why)| why);
-            Status::invalid("", "", "", &[FieldError::invalid("patch", &text.clone().into(), why)])
-        })?;
-        take_namespace(target, &mut new)?;
-        check_name(target, &new)?;
-        let writer = self.writer(target, caller, new.api_version().to_owned());
-        fields::track(Some(&shown), &mut new, resource.schema(), &writer.borrowed());
-        Ok(new)
+            let why = if strategic { decode::unconvertible(why) } else { why.to_owned() };
+            Status::invalid("", "", "", &[FieldError::invalid("patch", &text.clone().into(), &why)])
+        })
     }
 
     /// What server-side apply makes of the live object (or of nothing).
@@ -213,12 +243,15 @@ impl Registry {
         if live.is_none() && !target.subresource.is_empty() {
             return Err(target.not_found());
         }
-        let shown = live.map(|live| view(resource, &live.value));
+        let shown = live.map(|live| view(resource, &live.value)).transpose()?;
         let writer = self.writer(target, caller, resource.api_version());
         let live = shown.as_deref().map(Stored::object);
         let mut new = fields::apply(live, &applied, resource.schema(), &writer.borrowed(), force)?;
         take_namespace(target, &mut new)?;
         check_name(target, &new)?;
+        if resource.custom.is_some() {
+            decode::read_metadata(&mut new);
+        }
         decode::default(resource, &mut new);
         Ok(new)
     }
@@ -233,7 +266,7 @@ impl Registry {
         mut new: Object,
     ) -> Result<Option<Arc<Stored>>, Status> {
         let resource = &target.resource;
-        let old = view(resource, &live.value);
+        let old = view(resource, &live.value)?;
         if let Some(text) = Some(new.resource_version()).filter(|text| !text.is_empty()) {
             let asked: u64 = text.parse().map_err(|_| {
                 Status::unexpected(format!("strconv.ParseUint: parsing {}: invalid syntax", go_quote(text)))
@@ -241,39 +274,47 @@ impl Registry {
             if asked != live.revision && asked != 0 {
                 return Err(modified(target));
             }
-        } else if resource.custom.is_some() || &*resource.bucket == super::crd::BUCKET {
+        }
+        let unconditional = new.resource_version().is_empty() || new.resource_version() == "0";
+        if unconditional && (resource.custom.is_some() || &*resource.bucket == super::crd::BUCKET) {
             let error = FieldError::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
             return Err(Status::invalid(&resource.gvr.group, &resource.gvr.resource, &target.name, &[error]));
         }
         new.metadata_mut().insert("resourceVersion".into(), live.revision.to_string().into());
         self.admit(target, Operation::Update, Some(&old), &mut new)?;
+        self.check_rights_given(target, caller, &new, Some(&old))?;
         self.prepare_update(target, &mut new, &old);
+        if target.subresource.is_empty() {
+            self.allocate(resource, &mut new, Some(&old), caller.dry_run)?;
+        }
         self.validate(target, caller, &new, Some(&old))?;
+        self.judge(target, caller, (Operation::Update, &target.name), Some(&old), &new)?;
+        new.pack(); // as the old one is, so that the two can be compared
         fields::keep_times(&old, &mut new);
-        if new == *old.object() {
+        if new == *old.object() && resource.is_stored_version() {
             return Ok(Some(old));
         }
-        if goes_with_last_finalizer(resource, &new) {
-            if !caller.dry_run && !self.remove(target, live, new.clone()) {
+        let gone = goes_with_last_finalizer(resource, &new);
+        let new = self.to_storage(resource, new)?;
+        if new == *live.value.object() {
+            return Ok(Some(old)); // it may differ in the stored version alone
+        }
+        if gone || caller.dry_run {
+            if gone && !caller.dry_run && !self.remove(target, live, new.clone()) {
                 return Ok(None);
             }
-            return Ok(Some(Arc::new(Stored::new(new))));
-        }
-        if caller.dry_run {
-            return Ok(Some(Arc::new(Stored::new(new))));
+            return view(resource, &Arc::new(Stored::new(new))).map(Some);
         }
         match self.put(target, Some(live.revision), new) {
-            Ok(entry) => Ok(Some(view(resource, &entry.value))),
+            Ok(entry) => view(resource, &entry.value).map(Some),
             Err(()) => Ok(None), // a version that the request names is found to be old at the next try
         }
     }
 
-    /// Stores an object under the target's key; `Err` where the key's revision is not the expected one.
+    /// Stores an object, which is in the stored version, under the target's key; `Err` where the key's revision is not
+    /// the expected one.
     pub(super) fn put(&self, target: &Target, expected: Option<u64>, mut object: Object) -> Result<Entry, ()> {
         let resource = &target.resource;
-        if let Some(custom) = resource.custom.as_ref().filter(|custom| custom.storage_version != resource.gvr.version) {
-            object.set("apiVersion", crate::base::names::api_version(&resource.gvr.group, &custom.storage_version));
-        }
         let stamp = move |revision: u64| {
             object.metadata_mut().insert("resourceVersion".into(), revision.to_string().into());
             Stored::new(object)
@@ -318,7 +359,17 @@ impl Registry {
         }
     }
 
-    fn admit(
+    /// Calls admission with a view of the stored objects.
+    pub(super) fn with_view<T>(&self, call: impl FnOnce(admission::View<'_>) -> T) -> T {
+        let get = |bucket: &str, namespace: &str, name: &str| self.look(bucket, namespace, name);
+        let list = |bucket: &str, namespace: &str| -> Vec<Arc<Stored>> {
+            let namespace = Some(namespace).filter(|namespace| !namespace.is_empty());
+            self.0.store.list(bucket, namespace).1.into_iter().map(|entry| entry.value).collect()
+        };
+        call(admission::View { get: &get, list: &list })
+    }
+
+    pub(super) fn admit(
         &self,
         target: &Target,
         operation: Operation,
@@ -326,21 +377,80 @@ impl Registry {
         object: &mut Object,
     ) -> Result<(), Status> {
         let name = object.name().to_owned();
-        let attributes = Attributes {
-            operation,
-            group: &target.resource.gvr.group,
-            resource: &target.resource.gvr.resource,
-            subresource: &target.subresource,
-            namespace: &target.namespace,
-            name: &name,
-            old,
+        let attributes = attributes(target, (operation, &name), old);
+        self.with_view(|view| admission::admit(&attributes, object, view, self.ids()))
+    }
+
+    /// What admission says of an object that the kind's own rules allow; then the quotas are charged.
+    fn judge(
+        &self,
+        target: &Target,
+        caller: &Caller,
+        asked: (Operation, &str),
+        old: Option<&Object>,
+        object: &Object,
+    ) -> Result<(), Status> {
+        let attributes = attributes(target, asked, old);
+        let mut warnings = Vec::new();
+        let verdict = self.with_view(|view| admission::validate(&attributes, object, view, &mut warnings));
+        warnings.into_iter().for_each(|warning| caller.warnings.add(warning));
+        verdict?;
+        self.charge(&attributes, object, caller.dry_run)
+    }
+
+    /// Writes what an object uses into the status of the quotas that count it, as upstream's admission does.
+    fn charge(&self, attributes: &Attributes<'_>, object: &Object, dry_run: bool) -> Result<(), Status> {
+        let mut charged: Vec<String> = Vec::new();
+        for _ in 0..RETRIES {
+            let charges = self.with_view(|view| admission::charges(attributes, object, view, self.clock().now()))?;
+            if dry_run {
+                return Ok(());
+            }
+            let mut all = true;
+            for charge in charges {
+                let name = charge.quota.name().to_owned();
+                if charged.contains(&name) {
+                    continue; // in the try before
+                }
+                if self.write_usage(charge)? {
+                    charged.push(name);
+                } else {
+                    all = false;
+                }
+            }
+            if all {
+                return Ok(());
+            }
+        }
+        Err(Status::conflict("", "resourcequotas", "", "the quotas of the namespace change too fast"))
+    }
+
+    /// Writes a quota's use; `false` where another write came first.
+    fn write_usage(&self, charge: admission::Charge) -> Result<bool, Status> {
+        let admission::Charge { quota, used } = charge;
+        let resource = self.catalog().find("", "v1", "resourcequotas").ok_or_else(Status::no_such_resource)?.clone();
+        let target = Target {
+            resource,
+            namespace: quota.namespace().into(),
+            name: quota.name().into(),
+            subresource: "status".into(),
         };
-        let view = |bucket: &str, namespace: &str, name: &str| self.look(bucket, namespace, name);
-        admission::admit(&attributes, object, &view, self.ids())
+        let caller = Caller { manager: "kube-apiserver".into(), ..Caller::default() };
+        let live = self.0.store.get(&target.key()).1;
+        let Some(live) = live.filter(|live| live.value.resource_version() == quota.resource_version()) else {
+            return Ok(false);
+        };
+        let mut new = quota.object().clone();
+        let used: serde_json::Map<_, _> =
+            used.into_iter().map(|(name, amount)| (name, amount.to_string().into())).collect();
+        new.set_at(&["status", "used"], Value::Object(used));
+        let writer = self.writer(&target, &caller, new.api_version().to_owned());
+        fields::track(Some(&quota), &mut new, target.resource.schema(), &writer.borrowed());
+        Ok(self.replace(&target, &caller, &live, new)?.is_some())
     }
 
     /// What the server, not the client, says of a new object (`rest.BeforeCreate`).
-    fn prepare_create(&self, target: &Target, object: &mut Object) -> Result<(), Status> {
+    fn prepare_create(&self, target: &Target, dry_run: bool, object: &mut Object) -> Result<(), Status> {
         let resource = &target.resource;
         let (now, uid) = (self.clock().now_text(), self.ids().uid());
         let metadata = object.metadata_mut();
@@ -355,10 +465,11 @@ impl Registry {
         }
         let rules = kinds::rules(&resource.gvr.group, &resource.kind);
         (rules.prepare_create)(object);
+        stamp_conditions(object, &self.clock().now_text());
         if rules.generation {
             object.metadata_mut().insert("generation".into(), 1.into());
         }
-        self.allocate(resource, object)
+        self.allocate(resource, object, None, dry_run)
     }
 
     /// What the server, not the client, says of a changed object (`rest.BeforeUpdate`).
@@ -396,6 +507,9 @@ impl Registry {
 
     fn validate(&self, target: &Target, caller: &Caller, new: &Object, old: Option<&Object>) -> Result<(), Status> {
         let resource = &target.resource;
+        if resource.custom.is_some() {
+            decode::check_custom_type(resource, new)?;
+        }
         let rules = kinds::rules(&resource.gvr.group, &resource.kind);
         let mut errors = match old {
             None => kinds::validate_create(rules, new, resource.namespaced),
@@ -403,13 +517,20 @@ impl Registry {
         };
         if resource.custom.is_some() {
             let old = old.map(Object::to_value);
-            errors.extend(resource.schema().validate(&new.to_value(), old.as_ref()));
+            let scale = scale_errors(resource, new, &target.subresource);
+            let found = resource.schema().validate_with(&new.to_value(), old.as_ref(), &errors, scale);
+            errors.extend(found);
         }
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.gvr.group, &resource.kind, new.name(), &errors));
         }
-        for warning in (rules.warnings)(new, old) {
-            caller.warnings.add(warning);
+        if resource.custom.is_some() {
+            for warning in kinds::meta::finalizer_warnings(new, old) {
+                caller.warnings.add(warning);
+            }
+        }
+        if target.subresource.is_empty() {
+            (rules.warnings)(new, old).into_iter().for_each(|warning| caller.warnings.add(warning));
         }
         Ok(())
     }
@@ -421,7 +542,35 @@ impl Registry {
             subresource: target.subresource.clone(),
             reset: reset_paths(&target.resource, &target.subresource),
             now: self.clock().now(),
+            versions: self.versions(&target.resource),
         }
+    }
+}
+
+/// What a new object says of itself begins now: its phase and conditions without a time get one.
+fn stamp_conditions(object: &mut Object, now: &str) {
+    let Some(status) = object.as_map_mut().get_mut("status").and_then(Value::as_object_mut) else { return };
+    if status.get("lastPhaseTransitionTime") == Some(&Value::Null) {
+        status.insert("lastPhaseTransitionTime".into(), now.into());
+    }
+    let conditions = status.get_mut("conditions");
+    for condition in conditions.and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        if condition.get("lastTransitionTime") == Some(&Value::Null) {
+            condition.insert("lastTransitionTime".into(), now.into());
+        }
+    }
+}
+
+/// A request as admission sees it; `asked` is what is done, and the name in the request.
+fn attributes<'a>(target: &'a Target, asked: (Operation, &'a str), old: Option<&'a Object>) -> Attributes<'a> {
+    Attributes {
+        operation: asked.0,
+        group: &target.resource.gvr.group,
+        resource: &target.resource.gvr.resource,
+        subresource: &target.subresource,
+        namespace: &target.namespace,
+        name: asked.1,
+        old,
     }
 }
 
@@ -432,6 +581,7 @@ pub(super) struct OwnedWriter {
     subresource: String,
     reset: &'static [&'static [&'static str]],
     now: jiff::Timestamp,
+    versions: Option<fields::Versions>,
 }
 
 impl OwnedWriter {
@@ -442,6 +592,7 @@ impl OwnedWriter {
             subresource: &self.subresource,
             reset: self.reset,
             now: self.now,
+            versions: self.versions.as_ref(),
         }
     }
 }
@@ -523,7 +674,7 @@ fn goes_with_last_finalizer(resource: &Resource, new: &Object) -> bool {
     new.is_deleting() && new.finalizers().is_empty() && grace == 0 && (!namespace || spec_finalizers)
 }
 
-fn check_preconditions(target: &Target, old: &Object, new: &Object) -> Result<(), Status> {
+pub(super) fn check_preconditions(target: &Target, old: &Object, new: &Object) -> Result<(), Status> {
     let (wanted, actual) = (new.uid(), old.uid());
     if wanted.is_empty() || wanted == actual {
         return Ok(());
@@ -558,7 +709,7 @@ pub(super) fn take_namespace(target: &Target, object: &mut Object) -> Result<(),
     Ok(())
 }
 
-fn check_name(target: &Target, object: &Object) -> Result<(), Status> {
+pub(super) fn check_name(target: &Target, object: &Object) -> Result<(), Status> {
     let (given, wanted) = (object.name(), &target.name);
     if given.is_empty() {
         return Err(Status::bad_request(format!(

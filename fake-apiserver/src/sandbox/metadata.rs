@@ -33,13 +33,14 @@ fn extension_labels(sandbox: &Object) -> [(&'static str, Option<String>); 2] {
     ]
 }
 
+/// Who made an object, in one of the known words (`NormalizeCreatedBy`).
+pub(super) fn known_creator(by: &str) -> &str {
+    if ["go-client", "python-client", "controller"].contains(&by) { by } else { "unknown" }
+}
+
 /// Who made the Sandbox, in one of the known words.
 fn created_by(sandbox: &Object) -> Option<String> {
-    let known = ["go-client", "python-client", "controller"];
-    sandbox
-        .label(CREATED_BY)
-        .filter(|by| !by.is_empty())
-        .map(|by| if known.contains(&by) { by } else { "unknown" }.to_owned())
+    sandbox.label(CREATED_BY).filter(|by| !by.is_empty()).map(|by| known_creator(by).to_owned())
 }
 
 fn joined(keys: &Strings) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::keys::{ADOPTABLE, API_VERSION, NAME_HASH, name_hash};
+use super::keys::{ADOPTABLE, NAME_HASH, name_hash};
 use crate::base::{Object, OwnerReference};
 
 /// Whose an object is, seen from a Sandbox.
@@ -50,19 +50,19 @@ pub(super) fn unadoptable_text(what: &str, object: &Object) -> String {
     )
 }
 
-/// The reference with which the Sandbox controls an object.
-pub(super) fn controller_reference(sandbox: &Object) -> Value {
+/// The reference with which an owner controls an object.
+pub(super) fn controller_reference(owner: &Object) -> Value {
     json!({
-        "apiVersion": API_VERSION, "kind": "Sandbox", "name": sandbox.name(), "uid": sandbox.uid(),
+        "apiVersion": owner.api_version(), "kind": owner.kind(), "name": owner.name(), "uid": owner.uid(),
         "controller": true, "blockOwnerDeletion": true,
     })
 }
 
-/// An object's owner references with the Sandbox's: in the place of an older one of the same Sandbox, else at the end
+/// An object's owner references with a controller's: in the place of an older one of the same owner, else at the end
 /// (`controllerutil.SetControllerReference`).
-pub(super) fn with_controller(object: &Object, sandbox: &Object) -> Value {
+pub(super) fn with_controller(object: &Object, owner: &Object) -> Value {
     let mut list = object.at(&["metadata", "ownerReferences"]).and_then(Value::as_array).cloned().unwrap_or_default();
-    let new = controller_reference(sandbox);
+    let new = controller_reference(owner);
     match list.iter_mut().find(|reference| reference["uid"] == new["uid"]) {
         Some(old) => *old = new,
         None => list.push(new),

@@ -12,7 +12,7 @@ use crate::{
     registry::Registry,
 };
 
-const DEFINITION: &str = include_str!("../../../manifests/crds/agents.x-k8s.io_sandboxes.yaml");
+mod kinds;
 
 /// A cluster without a kubelet, where the sandbox controllers run.
 struct World {
@@ -23,12 +23,16 @@ struct World {
 
 impl World {
     async fn start() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    async fn with(settings: Settings) -> Self {
         let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
         let registry = Registry::new(clock, Ids::seeded(1));
         let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
-        install(&registry.clone().into(), &[super::definition(DEFINITION).unwrap()]).await.unwrap();
+        install(&registry.clone().into(), definitions()).await.unwrap();
         controllers::start(&registry.clone().into(), &controllers::Settings::default(), &tasks, &token);
-        super::start(&registry.clone().into(), &Settings::default(), &tasks, &token);
+        super::start(&registry.clone().into(), &settings, &tasks, &token);
         let world = Self { api: Api::new(registry, "system:admin", "test"), tasks, token };
         world.create(&Gvr::new("", "v1", "namespaces"), Object::new("v1", "Namespace", "", "ns")).await;
         world.settle().await;
@@ -61,7 +65,7 @@ impl World {
     }
 
     async fn get(&self, gvr: &Gvr, name: &str) -> Option<Object> {
-        self.api.get(gvr, "ns", name).await.unwrap().map(|object| object.object().clone())
+        self.api.get(gvr, "ns", name).await.unwrap().map(|object| object.unpacked())
     }
 
     async fn exists(&self, gvr: &Gvr, name: &str) -> bool {

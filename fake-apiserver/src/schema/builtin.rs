@@ -169,8 +169,10 @@ impl Compiler<'_> {
             return Some(Arc::clone(node));
         }
         if self.open.iter().any(|open| open == name) {
-            // A schema of schemas: the inner ones are kept as they come.
-            return Some(Arc::new(Node { kind: Some(Type::Object), preserve_unknown: true, ..Node::default() }));
+            // A schema of schemas: whoever decodes the inner ones looks them up by their name.
+            let definition = name.to_owned();
+            let kind = Some(Type::Object);
+            return Some(Arc::new(Node { kind, preserve_unknown: true, definition, ..Node::default() }));
         }
         let source = self.definitions.get(name)?.as_object()?;
         self.open.push(name.to_owned());

@@ -1,21 +1,25 @@
 //! CEL rules on custom kinds: `x-kubernetes-validations`.
 //!
 //! The language itself is the `cel` crate's; here are its binding to schemas, Kubernetes' own functions, a check of rules
-//! when a CustomResourceDefinition is written, and which rules run on which values. What the check leaves out is the cost
-//! estimate: no rule is refused for being dear.
+//! when a CustomResourceDefinition is written, the cost that a rule may come to, and which rules run on which values.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    cmp::Reverse,
+    sync::{Arc, LazyLock},
+};
 
 use ::cel::{Context, Env, ExecutionError, Program, Value as CelValue, common::types::CelOptional};
 use serde_json::{Map, Value, json};
 
-use super::{Node, structural::field_path, validate::Correlation};
+use self::check::Kind;
+use super::{ListType, Node, structural::field_path, validate::Correlation};
 use crate::base::{
-    FieldError,
+    FieldError, limits,
     status::{FieldErrorKind, go_value},
 };
 
 mod check;
+mod cost;
 mod library;
 mod values;
 
@@ -36,54 +40,134 @@ pub struct Rule {
     optional_old: bool,
 }
 
-/// Compiles the rules of a schema into its nodes.
-pub(super) fn compile(root: &mut Arc<Node>, source: &Map<String, Value>, path: &str) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    compile_node(root, source, path, true, &mut errors);
-    errors
+/// What has been found on the way through a schema.
+#[derive(Default)]
+struct Found {
+    errors: Vec<FieldError>,
+    /// Cost of all rules so far.
+    total: u64,
+    /// The dearest ones, dearest first.
+    dearest: Vec<(u64, String)>,
+}
+
+impl Found {
+    fn observe(&mut self, field: String, cost: u64) {
+        self.total = self.total.saturating_add(cost);
+        if cost >= limits::SCHEMA_RULES_COST / 100 {
+            self.dearest.push((cost, field));
+            self.dearest.sort_by_key(|(cost, _)| Reverse(*cost));
+            self.dearest.truncate(4);
+        }
+    }
+}
+
+/// Where a node of a schema stands.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    path: &'a str,
+    whole: bool,
+    cardinality: cost::Cardinality,
+    /// The list around it whose items cannot be told from each other after an update.
+    uncorrelated: Option<&'a str>,
+}
+
+/// Compiles the rules of a schema into its nodes. Parts with errors of their own (`flawed`, by path) are passed over.
+pub(super) fn compile(
+    root: &mut Arc<Node>,
+    source: &Map<String, Value>,
+    path: &str,
+    flawed: &[FieldError],
+) -> Vec<FieldError> {
+    let mut found = Found::default();
+    let place = Place { path, whole: true, cardinality: Some(1), uncorrelated: None };
+    compile_node(root, source, place, flawed, &mut found);
+    if found.total > limits::SCHEMA_RULES_COST {
+        let detail = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+        found.errors.extend(found.dearest.iter().map(|(_, field)| FieldError::forbidden(field, detail)));
+        let name = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+        let detail = too_dear(name, found.total, limits::SCHEMA_RULES_COST);
+        found.errors.push(FieldError::forbidden(path, &detail));
+    }
+    found.errors
+}
+
+fn too_dear(name: &str, cost: u64, limit: u64) -> String {
+    let times = cost as f64 / limit as f64;
+    let factor = if times > 100.0 {
+        "more than 100x".to_owned()
+    } else if times < 1.5 {
+        format!("{times:.6}x")
+    } else {
+        format!("{times:.1}x")
+    };
+    format!(
+        "{name} exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, maxProperties, and \
+         maxLength where arrays, maps, and strings are declared)"
+    )
 }
 
 fn compile_node(
     node: &mut Arc<Node>,
     source: &Map<String, Value>,
-    path: &str,
-    whole: bool,
-    errors: &mut Vec<FieldError>,
+    place: Place<'_>,
+    flawed: &[FieldError],
+    found: &mut Found,
 ) {
     if !node.has.rules {
         return;
     }
+    let Place { path, whole, cardinality, uncorrelated } = place;
     let part = |key: &str| source.get(key).and_then(Value::as_object);
+    let below = cost::children(node, cardinality);
+    let is_map = matches!(node.list_type, ListType::Map(_));
+    let inside = Place { whole: false, cardinality: below, ..place };
     let inner = Arc::make_mut(node);
+    if let (Some(child), Some(source)) = (&mut inner.additional, part("additionalProperties")) {
+        let path = format!("{path}.additionalProperties");
+        compile_node(child, source, Place { path: &path, ..inside }, flawed, found);
+    }
     for (name, child) in &mut inner.properties {
         if let Some(source) = part("properties").and_then(|map| map.get(name)).and_then(Value::as_object) {
-            compile_node(child, source, &format!("{path}.properties[{name}]"), false, errors);
+            let path = format!("{path}.properties[{name}]");
+            compile_node(child, source, Place { path: &path, ..inside }, flawed, found);
         }
     }
     if let (Some(child), Some(source)) = (&mut inner.items, part("items")) {
-        compile_node(child, source, &format!("{path}.items"), false, errors);
+        let uncorrelated = uncorrelated.or((!is_map).then_some(path));
+        let path = format!("{path}.items");
+        compile_node(child, source, Place { path: &path, uncorrelated, ..inside }, flawed, found);
     }
-    if let (Some(child), Some(source)) = (&mut inner.additional, part("additionalProperties")) {
-        compile_node(child, source, &format!("{path}.additionalProperties"), false, errors);
+    let listed = source.get("x-kubernetes-validations").and_then(Value::as_array);
+    let listed = listed.map(Vec::as_slice).unwrap_or_default();
+    if flawed.iter().any(|error| error.field.starts_with(path)) {
+        return;
     }
     let this = values::with_type_and_metadata(node, whole);
+    if !listed.is_empty() && !values::is_visible(&this) {
+        let detail = "internal error: failed to construct type information for x-kubernetes-validations rules: unable to \
+                      convert structural schema to CEL declarations";
+        return found.errors.push(FieldError::internal(&format!("{path}.x-kubernetes-validations"), detail));
+    }
     let mut rules = Vec::new();
-    for (index, rule) in
-        source.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten().enumerate()
-    {
-        match compile_rule(&this, rule, &format!("{path}.x-kubernetes-validations[{index}]")) {
-            Ok(rule) => rules.push(Arc::new(rule)),
-            Err(error) => errors.push(error),
-        }
+    for (index, rule) in listed.iter().enumerate() {
+        let path = format!("{path}.x-kubernetes-validations[{index}]");
+        let compiled = compile_rule(&this, rule, Place { path: &path, ..place }, found);
+        rules.extend(compiled.map(|compiled| {
+            let field = rule.get("fieldPath").and_then(Value::as_str).unwrap_or_default();
+            let field_path = field_path(source, field, true).map(|(path, _)| path).unwrap_or_default();
+            Arc::new(Rule { field_path, ..compiled })
+        }));
     }
     Arc::make_mut(node).rules = rules;
 }
 
-fn compile_rule(node: &Arc<Node>, rule: &Value, path: &str) -> Result<Rule, FieldError> {
+/// Compiles a rule; tells what is wrong with it, or how dear it is.
+fn compile_rule(node: &Arc<Node>, rule: &Value, place: Place<'_>, found: &mut Found) -> Option<Rule> {
+    let path = place.path;
     let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default();
-    let optional_old = rule.get("optionalOldSelf").and_then(Value::as_bool).unwrap_or_default();
+    let optional_old = rule.get("optionalOldSelf").and_then(Value::as_bool);
     // upstream shows its internal type
-    let refuse = |member: &str, detail: &str| {
+    let refuse = |member: &str, detail: String| {
         let shown = json!({
             "Rule": text("rule"), "Message": text("message"), "MessageExpression": text("messageExpression"),
             "Reason": rule.get("reason"), "FieldPath": text("fieldPath"), "OptionalOldSelf": rule.get("optionalOldSelf"),
@@ -98,46 +182,98 @@ fn compile_rule(node: &Arc<Node>, rule: &Value, path: &str) -> Result<Rule, Fiel
             body: format!("Invalid value: {{{}}}: {detail}", members.join(",")),
         }
     };
-    let expression = text("rule").trim();
-    let program = ENV
-        .compile(expression)
-        .map_err(|error| refuse("rule", &format!("compilation failed: {}", check::syntax_error(expression, &error))))?;
-    match check::check(&program, expression, node, optional_old) {
-        Err(text) => return Err(refuse("rule", &format!("compilation failed: {text}"))),
-        Ok(kind) if !kind.may_be_bool() => return Err(refuse("rule", "cel expression must evaluate to a bool")),
-        Ok(_) => {}
-    }
-    let transition = program.references().has_variable("oldSelf");
-    if optional_old && !transition {
-        let detail = "may not be set if oldSelf is not used in rule";
-        return Err(FieldError::invalid(&format!("{path}.optionalOldSelf"), &Value::Bool(true), detail));
-    }
-    let message_expression = text("messageExpression").trim();
-    let message_program = if message_expression.is_empty() {
-        None
-    } else {
-        let failed =
-            |text: String| refuse("messageExpression", &format!("messageExpression compilation failed: {text}"));
-        let program =
-            ENV.compile(message_expression).map_err(|error| failed(check::syntax_error(message_expression, &error)))?;
-        match check::check(&program, message_expression, node, optional_old) {
-            Err(text) => return Err(failed(text)),
-            Ok(kind) if !kind.may_be_string() => {
-                return Err(refuse("messageExpression", "messageExpression must evaluate to a string"));
+    let before = found.errors.len();
+    let compiled = compile_expression(node, text("rule"), optional_old == Some(true), Kind::may_be_bool, "bool");
+    let mut transition = false;
+    match &compiled {
+        Ok((program, cost)) => {
+            let cost = cost::of_all(*cost, place.cardinality, node, place.whole);
+            if cost > limits::RULE_COST {
+                let detail = too_dear("estimated rule cost", cost, limits::RULE_COST);
+                found.errors.push(FieldError::forbidden(&format!("{path}.rule"), &detail));
             }
-            Ok(_) => Some(program),
+            found.observe(format!("{path}.rule"), cost);
+            transition = program.references().has_variable("oldSelf");
         }
-    };
+        Err(Flaw::Text(text)) => found.errors.push(refuse("rule", format!("compilation failed: {text}"))),
+        Err(Flaw::Kind(text)) => found.errors.push(refuse("rule", format!("cel expression {text}"))),
+    }
+    let mut message_program = None;
+    if compiled.is_ok() && !text("messageExpression").is_empty() {
+        let message = text("messageExpression");
+        match compile_expression(node, message, optional_old == Some(true), Kind::may_be_string, "string") {
+            Ok((program, cost)) => {
+                if cost > limits::RULE_COST {
+                    let detail = too_dear("estimated messageExpression cost", cost, limits::RULE_COST);
+                    found.errors.push(FieldError::forbidden(&format!("{path}.messageExpression"), &detail));
+                }
+                found.observe(format!("{path}.messageExpression"), cost);
+                message_program = Some(program);
+            }
+            Err(Flaw::Text(text)) => {
+                let detail = format!("messageExpression compilation failed: {text}");
+                found.errors.push(refuse("messageExpression", detail));
+            }
+            Err(Flaw::Kind(text)) => {
+                found.errors.push(refuse("messageExpression", format!("messageExpression {text}")));
+            }
+        }
+    }
+    if transition {
+        if let Some(list) = place.uncorrelated {
+            let detail = format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {list}");
+            let field = format!("{path}.rule");
+            found.errors.push(FieldError::invalid(&field, &text("rule").into(), &detail));
+        }
+    } else if let Some(flag) = optional_old {
+        let detail = "may not be set if oldSelf is not used in rule";
+        found.errors.push(FieldError::invalid(&format!("{path}.optionalOldSelf"), &flag.into(), detail));
+    }
+    if found.errors.len() > before {
+        return None;
+    }
+    let (program, _) = compiled.ok()?;
     let reason = match text("reason") {
         "FieldValueRequired" => FieldErrorKind::Required,
         "FieldValueForbidden" => FieldErrorKind::Forbidden,
         "FieldValueDuplicate" => FieldErrorKind::Duplicate,
         _ => FieldErrorKind::Invalid,
     };
-    let field_path = field_path(text("fieldPath")).unwrap_or_default().join(".");
-    let message = text("message").trim().to_owned();
-    let expression = expression.to_owned();
-    Ok(Rule { expression, program, message, message_program, reason, field_path, transition, optional_old })
+    Some(Rule {
+        expression: text("rule").trim().to_owned(),
+        program,
+        message: text("message").trim().to_owned(),
+        message_program,
+        reason,
+        field_path: String::new(),
+        transition,
+        optional_old: optional_old == Some(true),
+    })
+}
+
+/// Why an expression was refused.
+enum Flaw {
+    /// It does not compile; cel-go's words.
+    Text(String),
+    /// It evaluates to something else than wanted.
+    Kind(String),
+}
+
+/// An expression, compiled, and the highest cost of evaluating it.
+fn compile_expression(
+    node: &Arc<Node>,
+    source: &str,
+    optional_old: bool,
+    fits: fn(&Kind) -> bool,
+    wanted: &str,
+) -> Result<(Program, u64), Flaw> {
+    let program = ENV.compile(source).map_err(|error| Flaw::Text(check::syntax_error(source, &error)))?;
+    let checked = check::check(&program, source, node, optional_old).map_err(Flaw::Text)?;
+    if !fits(&checked.kind) {
+        return Err(Flaw::Kind(format!("must evaluate to a {wanted}")));
+    }
+    let cost = cost::estimate(program.expression(), &checked, node);
+    Ok((program, cost))
 }
 
 /// A value as Go's encoder writes it: with `<`, `>` and `&` escaped.

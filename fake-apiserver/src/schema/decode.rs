@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::{Decoded, Node, Type, formats, gotypes};
+use super::{Decoded, Node, Type, builtin, formats, gotypes};
 use crate::base::{quantity::Quantity, status::json_kind};
 
 /// Decodes a body.
@@ -61,6 +61,14 @@ impl Decoder {
         if gotypes::is_time(node) {
             return self.time(node, &value);
         }
+        match node.definition.rsplit('.').next() {
+            Some("JSONSchemaProps") if node.preserve_unknown => {
+                let whole = builtin::schema(&node.definition);
+                return self.value(&whole.root, value, member, path);
+            }
+            Some("JSONSchemaPropsOrBool" | "JSONSchemaPropsOrArray") => return self.schemas(node, value),
+            _ => {}
+        }
         let Some(kind) = node.kind else { return Some(value) };
         match (kind, value) {
             (Type::Object, Value::Object(map)) if gotypes::is_struct(node) => Some(self.members(node, map, path)),
@@ -84,6 +92,22 @@ impl Decoder {
                 self.wrong_type(json_kind(&value), &gotypes::name(node, member));
                 None
             }
+        }
+    }
+
+    /// What a schema has for a schema, a list of them or a flag: Go decodes these apart, and says nothing of unknown fields.
+    fn schemas(&mut self, node: &Node, value: Value) -> Option<Value> {
+        let name = node.definition.trim_end_matches("OrBool").trim_end_matches("OrArray");
+        match value {
+            Value::Object(_) => match decode(&builtin::schema(name).root, value) {
+                Ok(decoded) => Some(decoded.value),
+                Err(error) => {
+                    self.fatal(error);
+                    None
+                }
+            },
+            Value::Array(items) => items.into_iter().map(|item| self.schemas(node, item)).collect(),
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => Some(other),
         }
     }
 
@@ -187,8 +211,10 @@ impl Decoder {
 
 /// Whether Go's encoder drops the member: it is empty, and its tag says `omitempty`.
 fn vanishes(node: &Node, child: &Node, name: &str, value: &Value) -> bool {
+    let any = child.definition.ends_with(".JSON") || child.definition.contains(".JSONSchemaPropsOr");
     let empty = match value {
         Value::Null => true,
+        _ if any => false,
         Value::Bool(flag) => !flag,
         Value::Number(number) => number.as_f64() == Some(0.0) && child.kind == Some(Type::Integer),
         Value::String(text) => text.is_empty(),

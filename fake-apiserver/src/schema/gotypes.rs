@@ -112,6 +112,7 @@ const REQUIRED_POINTERS: &[&str] = &["selector", "parentRef"];
 
 /// Texts that are pointers, so that `""` is a value. All other texts vanish when empty.
 const POINTER_TEXTS: &[&str] = &[
+    "labelSelectorPath",
     "apiGroup",
     "appProtocol",
     "cachingMode",

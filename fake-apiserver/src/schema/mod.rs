@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::base::FieldError;
 
@@ -233,6 +233,18 @@ impl Schema {
         prune::prune(&self.root, value)
     }
 
+    /// What is wrong with the metadata of a custom object, or of one embedded in it.
+    ///
+    /// # Errors
+    /// Upstream's text.
+    pub fn check_metadata(&self, value: &Value) -> Result<(), String> {
+        match prune::wrong_metadata(&self.root, value) {
+            None => Ok(()),
+            Some((path, _, why)) if path == "metadata" => Err(why),
+            Some((path, metadata, why)) => Err(format!("{path}: Invalid value: {metadata}: {why}")),
+        }
+    }
+
     /// Fills in defaults.
     pub fn default(&self, value: &mut Value) {
         default::default(&self.root, value);
@@ -241,8 +253,36 @@ impl Schema {
     /// Checks types, formats, bounds, list and map keys, enums, and CEL rules; with the old value, what did not change is
     /// not checked again.
     pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        validate::validate(self, new, old)
+        validate::validate(self, new, old, &[], Vec::new())
     }
+
+    /// As [`Schema::validate`], with what else is wrong with the object: what was found `before` is not told again, `more`
+    /// stands before what lists and CEL rules say.
+    pub fn validate_with(
+        &self,
+        new: &Value,
+        old: Option<&Value>,
+        before: &[FieldError],
+        more: Vec<FieldError>,
+    ) -> Vec<FieldError> {
+        validate::validate(self, new, old, before, more)
+    }
+}
+
+/// A path as an error names it, and the schema found there.
+pub type Place<'a> = (String, Option<&'a Map<String, Value>>);
+
+/// Where a path such as `.a.b['c.d']` leads in an OpenAPI schema, and how an error names that place.
+///
+/// # Errors
+/// Upstream's words for what is wrong with it.
+pub fn field_path<'a>(source: &'a Map<String, Value>, path: &str, brackets: bool) -> Result<Place<'a>, String> {
+    structural::field_path(source, path, brackets)
+}
+
+/// Adds the formats of an OpenAPI schema that nothing checks, in the order of upstream's walk.
+pub fn unknown_formats(openapi: &Value, out: &mut Vec<String>) {
+    structural::unknown_formats(openapi, out);
 }
 
 /// Name of the built-in definition of a kind (`io.k8s.api.core.v1.Pod`).

@@ -71,6 +71,31 @@ fn members(node: &Node, map: &mut Map<String, Value>, path: &mut String, unknown
     });
 }
 
+/// The first metadata in an object, its own or that of one embedded in it, that is none: its path, itself, Go's words.
+pub(super) fn wrong_metadata(root: &Node, value: &Value) -> Option<(String, Value, String)> {
+    fn walk(node: &Node, value: &Value, path: &str, whole: bool) -> Option<(String, Value, String)> {
+        match value {
+            Value::Object(map) => map.iter().find_map(|(key, value)| {
+                let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                if whole && key == "metadata" {
+                    let schema = builtin::schema("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+                    return schema.decode(value.clone()).err().map(|why| (at, value.clone(), why));
+                }
+                let child = node.properties.get(key).or(node.additional.as_ref())?;
+                let inside = child.has.embedded || child.embedded;
+                if inside { walk(child, value, &at, child.embedded) } else { None }
+            }),
+            Value::Array(items) => {
+                let child = node.items.as_ref().filter(|child| child.has.embedded)?;
+                let mut items = items.iter().enumerate();
+                items.find_map(|(index, item)| walk(child, item, &format!("{path}[{index}]"), child.embedded))
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        }
+    }
+    walk(root, value, "", true)
+}
+
 /// The metadata of a custom object is that of every object, whatever its schema says.
 fn metadata(value: &mut Value, path: &str, unknown: &mut Vec<String>) {
     if !value.is_object() {

@@ -15,20 +15,26 @@ pub(super) use rules::field_path;
 pub(super) fn compile(openapi: &Value, path: &str) -> Result<Schema, Vec<FieldError>> {
     let nothing = Map::new();
     let source = openapi.as_object().unwrap_or(&nothing);
-    let mut errors = rules::openapi(source, path);
-    if errors.is_empty() {
-        errors = rules::structural(source, path);
+    let unsupported = rules::unsupported(source);
+    let mut errors = Vec::new();
+    if flag(source, "nullable") {
+        errors.push(FieldError::forbidden(&format!("{path}.nullable"), "nullable cannot be true at the root"));
     }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
+    let mut found = if unsupported { Vec::new() } else { rules::structural(source, path) };
+    let is_structural = found.is_empty() && !unsupported;
     let mut root = node(source);
     root.embedded = false;
-    errors = check_defaults(&root, source, path, true);
-    complete_defaults(&mut root);
+    if is_structural {
+        found = check_defaults(&root, source, path, true);
+        complete_defaults(&mut root);
+    }
+    let with_rules = is_structural && found.is_empty();
+    errors.extend(found);
+    errors.extend(rules::openapi(source, path));
     let mut root = Arc::new(root);
-    if errors.is_empty() {
-        errors = cel::compile(&mut root, source, path);
+    if with_rules {
+        let found = cel::compile(&mut root, source, path, &errors);
+        errors.extend(found);
     }
     if errors.is_empty() { Ok(Schema { root, builtin: false }) } else { Err(errors) }
 }
@@ -153,14 +159,11 @@ fn check_defaults(node: &Node, source: &Map<String, Value>, path: &str, root: bo
     let mut errors = Vec::new();
     if let (Some(value), false) = (&node.default, root) {
         let at = format!("{path}.default");
-        let mut completed = value.clone();
-        default::default(node, &mut completed);
         let mut pruned = value.clone();
         if prune::prune_part(node, &mut pruned).is_empty() {
-            for mut error in validate::validate_part(node, &completed) {
+            for mut error in validate::validate_part(node, value) {
                 error.field = match error.field.as_str() {
                     "" | "<nil>" => at.clone(),
-                    field if field.starts_with('[') => format!("{at}{field}"),
                     field => format!("{at}.{field}"),
                 };
                 errors.push(error);
@@ -195,6 +198,29 @@ fn complete_defaults(node: &mut Node) {
         prune::prune_part(node, &mut value);
         default::default(node, &mut value);
         node.default = Some(value);
+    }
+}
+
+/// See `SchemaHas` of `apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go` and `GetUnrecognizedFormats`
+/// of `pkg/apiserver/validation/formats.go` there.
+pub(super) fn unknown_formats(openapi: &Value, out: &mut Vec<String>) {
+    let Some(source) = openapi.as_object() else { return };
+    let format = text(source, "format");
+    let known = match text(source, "type") {
+        "" | "string" => formats::check(format, "").is_some(),
+        "integer" => ["int32", "int64"].contains(&format),
+        "number" => ["float", "double"].contains(&format),
+        _ => false,
+    };
+    if !format.is_empty() && !known {
+        out.push(format.to_owned());
+    }
+    let one = |key: &str| source.get(key).filter(|value| value.is_object());
+    let list = |key: &str| source.get(key).and_then(Value::as_array).into_iter().flatten();
+    let below = one("items").into_iter().chain(["allOf", "anyOf", "oneOf"].into_iter().flat_map(list));
+    let members = source.get("properties").and_then(Value::as_object).into_iter().flatten().map(|(_, value)| value);
+    for schema in below.chain(one("not")).chain(members).chain(one("additionalProperties")) {
+        unknown_formats(schema, out);
     }
 }
 

@@ -9,11 +9,19 @@ mod lists;
 
 pub(super) use lists::Correlation;
 
-/// All that is wrong with an object.
-pub(super) fn validate(schema: &Schema, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+/// All that is wrong with an object; `more` is told of behind what its types and bounds say, and before its rules. What
+/// was wrong `before` may keep rules from being looked at.
+pub(super) fn validate(
+    schema: &Schema,
+    new: &Value,
+    old: Option<&Value>,
+    before: &[FieldError],
+    more: Vec<FieldError>,
+) -> Vec<FieldError> {
     let mut walker = Walker { errors: Vec::new() };
     walker.value(&schema.root, new, old, &mut String::new());
     let mut errors = walker.errors;
+    errors.extend(more);
     if schema.root.has.embedded {
         embedded(&schema.root, new, &mut String::new(), &mut errors);
     }
@@ -25,7 +33,7 @@ pub(super) fn validate(schema: &Schema, new: &Value, old: Option<&Value>) -> Vec
         }
     }
     if schema.root.has.rules {
-        if errors.iter().any(blocks_rules) {
+        if errors.iter().chain(before).any(blocks_rules) {
             errors.push(FieldError {
                 kind: FieldErrorKind::Invalid,
                 field: "<nil>".into(),
@@ -59,7 +67,7 @@ fn embedded(node: &Node, value: &Value, path: &mut String, errors: &mut Vec<Fiel
                 for key in ["apiVersion", "kind"] {
                     let field = format!("{path}.{key}");
                     match map.get(key) {
-                        None => errors.push(FieldError::required(&field, "must not be empty")),
+                        None => errors.push(FieldError::required(&field, "")),
                         Some(Value::String(text)) if text.is_empty() => {
                             errors.push(FieldError::invalid(&field, &text.as_str().into(), "must not be empty"));
                         }

@@ -2,8 +2,6 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use tokio::sync::watch;
-
 use super::{Entry, TooOld};
 use crate::base::Stored;
 
@@ -27,12 +25,11 @@ pub(super) struct Log {
     capacity: usize,
     /// Everything up to this revision is forgotten: the state after it is the oldest that can be read back.
     oldest: u64,
-    wake: Arc<watch::Sender<u64>>,
 }
 
 impl Log {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { events: VecDeque::new(), capacity, oldest: 0, wake: Arc::new(watch::channel(0).0) }
+        Self { events: VecDeque::new(), capacity, oldest: 0 }
     }
 
     pub(super) fn push(&mut self, event: Event) {
@@ -56,10 +53,5 @@ impl Log {
     pub(super) fn compact(&mut self, revision: u64) {
         self.events.clear();
         self.oldest = revision;
-        self.wake.send_replace(revision);
-    }
-
-    pub(super) fn wake(&self) -> Arc<watch::Sender<u64>> {
-        self.wake.clone()
     }
 }

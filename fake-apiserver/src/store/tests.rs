@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
-use super::{Change, Stale, Store, TooOld};
+use super::{Change, Range, Stale, Store, TooOld};
 use crate::base::{Key, Object, Stored};
 
 /// Small enough that histories outgrow it.
@@ -159,15 +159,27 @@ impl StateMachineTest for Real {
             for (&past, state) in &model.history {
                 let wanted: State =
                     state.iter().filter(|(place, _)| in_namespace(place)).map(|(p, v)| (p.clone(), *v)).collect();
-                let read_back = store.list_at(BUCKET, namespace, past);
-                let watch = store.watch(&BUCKET.into(), namespace, past);
+                let range = Range { namespace, at: Some(past), ..Range::default() };
+                let read_back = store.page(BUCKET, &range, &|_| true);
+                let watch = store.watch(&BUCKET.into(), namespace, None, past);
                 if past < model.oldest {
                     assert_eq!(read_back.unwrap_err(), TooOld { oldest: model.oldest });
                     assert_eq!(watch.unwrap_err(), TooOld { oldest: model.oldest });
                     continue;
                 }
-                let read_back: State = read_back.unwrap().iter().map(|entry| read(&entry.value)).collect();
+                let read_back: State = read_back.unwrap().entries.iter().map(|entry| read(&entry.value)).collect();
                 assert_eq!(read_back, wanted, "the state after revision {past}");
+
+                // Pages of one go through the same values, and know what is left.
+                let mut paged: Vec<(Place, _)> = Vec::new();
+                for left in (0..wanted.len()).rev() {
+                    let last = paged.last().map(|(place, _)| place.clone());
+                    let after = last.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+                    let page = store.page(BUCKET, &Range { after, limit: 1, ..range }, &|_| true).unwrap();
+                    assert_eq!((page.revision, page.entries.len(), page.rest), (revision, 1, left));
+                    paged.push(read(&page.entries[0].value));
+                }
+                assert_eq!(paged, wanted.clone().into_iter().collect::<Vec<_>>());
 
                 // Whoever lists at a revision and replays a watch from there ends in the present.
                 let mut replayed = wanted;
@@ -199,7 +211,7 @@ prop_state_machine! {
 #[tokio::test]
 async fn a_waiting_watch_wakes_for_its_own_bucket_and_namespace_only() {
     let store = Arc::new(Store::new(CAPACITY));
-    let mut watch = store.watch(&BUCKET.into(), Some("a"), store.revision()).unwrap();
+    let mut watch = store.watch(&BUCKET.into(), Some("a"), None, store.revision()).unwrap();
     let waiting = tokio::spawn(async move { watch.next().await.unwrap() });
     for place in [("b", "other"), ("a", "mine")] {
         let place = (place.0.to_owned(), place.1.to_owned());
@@ -214,10 +226,29 @@ async fn a_waiting_watch_wakes_for_its_own_bucket_and_namespace_only() {
 #[tokio::test]
 async fn a_watch_that_reads_too_slowly_is_told_so_instead_of_missing_events() {
     let store = Arc::new(Store::new(CAPACITY));
-    let mut watch = store.watch(&BUCKET.into(), None, store.revision()).unwrap();
+    let mut watch = store.watch(&BUCKET.into(), None, None, store.revision()).unwrap();
     for number in 0..=CAPACITY {
         let place = ("a".to_owned(), format!("thing-{number}"));
         store.commit(&key(&place), None, Change::Put(Box::new(make(&place, 1)))).unwrap();
     }
     assert!(watch.next().await.is_err());
+}
+
+#[tokio::test]
+async fn a_watch_that_is_up_to_date_outlives_a_storm_elsewhere_and_a_compaction() {
+    let store = Arc::new(Store::new(CAPACITY));
+    let mut watch = store.watch(&BUCKET.into(), Some("a"), Some("mine"), store.revision()).unwrap();
+    let put = |namespace: &str, name: &str| {
+        let place = (namespace.to_owned(), name.to_owned());
+        store.commit(&key(&place), None, Change::Put(Box::new(make(&place, 1)))).unwrap();
+    };
+    for number in 0..3 * CAPACITY {
+        put("a", &format!("other-{number}"));
+    }
+    assert_eq!(watch.seen(), store.revision());
+    store.compact();
+    put("b", "mine");
+    put("a", "mine");
+    let events = watch.next().await.unwrap();
+    assert_eq!(events.iter().map(|event| event.value.namespace()).collect::<Vec<_>>(), ["a"]);
 }

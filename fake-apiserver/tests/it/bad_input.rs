@@ -29,7 +29,12 @@ fn nested(levels: usize) -> String {
 #[case(JSON, &" ".repeat(3 * 1024 * 1024 + 1), 413, "Request entity too large: limit is 3145728")]
 #[case("Content-Type: text/plain\r\n", "{}", 415, "the body of the request was in an unknown format")]
 #[case("Content-Type: nonsense\r\n", "{}", 415, "the body of the request was in an unknown format")]
-#[case("Content-Type: application/vnd.kubernetes.protobuf\r\n", "k8s", 415, "does not read protobuf")]
+#[case(
+    "Content-Type: application/vnd.kubernetes.protobuf\r\n",
+    "k8s",
+    400,
+    "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0] (6b3873)"
+)]
 #[case("Accept: text/csv\r\n", "{}", 406, "Not Acceptable")]
 #[tokio::test]
 async fn a_bad_body_or_form_is_told_apart(

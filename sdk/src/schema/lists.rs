@@ -1,4 +1,4 @@
-//! How the lists and maps inside a pod spec and a volume claim spec merge, as facts.
+//! How the lists and maps inside a pod spec, a volume claim spec and network rules merge, as facts.
 //!
 //! Kubernetes' OpenAPI document carries these as `x-kubernetes-list-type` and its kin; the schemas of k8s-openapi drop
 //! them. Without them server-side apply would treat `containers` as one value, and two containers of one name would be
@@ -23,6 +23,11 @@ pub(super) enum Merge {
 
 /// Definition, field, how it merges.
 pub(super) const MERGES: &[(&str, &str, Merge)] = &[
+    ("api.networking.v1.IPBlock", "except", Atomic),
+    ("api.networking.v1.NetworkPolicyEgressRule", "ports", Atomic),
+    ("api.networking.v1.NetworkPolicyEgressRule", "to", Atomic),
+    ("api.networking.v1.NetworkPolicyIngressRule", "from", Atomic),
+    ("api.networking.v1.NetworkPolicyIngressRule", "ports", Atomic),
     ("core.v1.Capabilities", "add", Atomic),
     ("core.v1.Capabilities", "drop", Atomic),
     ("core.v1.CephFSVolumeSource", "monitors", Atomic),

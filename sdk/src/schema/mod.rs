@@ -15,10 +15,32 @@ use self::{
     lists::{MERGES, Merge},
 };
 
-/// The schema of a kind with this spec and status.
+/// Declares the schema that a kind's CustomResourceDefinition publishes, so that its `crd()` carries it.
+macro_rules! publish {
+    ($kind:ty, $spec:ty, $text:expr) => {
+        $crate::schema::publish!(@ $kind, $crate::schema::of_kind::<$spec>($text));
+    };
+    ($kind:ty, $spec:ty, $status:ty, $text:expr) => {
+        $crate::schema::publish!(@ $kind, $crate::schema::with_status::<$status>($crate::schema::of_kind::<$spec>($text)));
+    };
+    (@ $kind:ty, $schema:expr) => {
+        impl schemars::JsonSchema for $kind {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($kind).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::Schema::try_from($schema).expect("an object is a schema")
+            }
+        }
+    };
+}
+pub(crate) use publish;
+
+/// The schema of a kind with this spec.
 ///
 /// Its int-or-string nodes lack the `anyOf` that [`exact`] adds.
-pub(crate) fn of_kind<Spec: JsonSchema, Status: JsonSchema>(description: &str) -> Value {
+pub(crate) fn of_kind<Spec: JsonSchema>(description: &str) -> Value {
     json!({
         "description": description,
         "type": "object",
@@ -28,9 +50,14 @@ pub(crate) fn of_kind<Spec: JsonSchema, Status: JsonSchema>(description: &str) -
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": structural::<Spec>(),
-            "status": structural::<Status>(),
         },
     })
+}
+
+/// The schema of a kind, with this status.
+pub(crate) fn with_status<Status: JsonSchema>(mut kind: Value) -> Value {
+    kind["properties"]["status"] = structural::<Status>();
+    kind
 }
 
 /// Undoes what kube-rs' own rewriting leaves behind, and adds to each int-or-string node the `anyOf` of both types that
@@ -235,8 +262,11 @@ mod tests {
 
     /// A row for a field that the types no longer have would be dead weight, or a typing error.
     #[test]
-    fn every_fact_lands_somewhere_in_a_pod_spec_or_a_claim_spec() {
-        use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Condition};
+    fn every_fact_lands_somewhere() {
+        use k8s_openapi::{
+            api::{core::v1 as core, networking::v1 as networking},
+            apimachinery::pkg::apis::meta::v1::Condition,
+        };
 
         #[derive(JsonSchema)]
         #[expect(dead_code, reason = "only its schema is of interest")]
@@ -244,6 +274,8 @@ mod tests {
             pod: core::PodSpec,
             claim: core::PersistentVolumeClaimSpec,
             condition: Condition,
+            ingress: networking::NetworkPolicyIngressRule,
+            egress: networking::NetworkPolicyEgressRule,
         }
         let root = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Everything>().to_value();
         let definitions: std::collections::BTreeMap<String, &Value> = root["$defs"]

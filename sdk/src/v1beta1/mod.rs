@@ -1,77 +1,71 @@
-//! The kinds of Agent Sandbox in version v1beta1.
+//! The kinds of Agent Sandbox in version v1beta1, the one that they are stored in.
 //!
 //! One file per kind. Enumerations are open: a value that this crate does not know is kept in `Other` and written back
 //! as it was read, so that an older client does no harm to a newer object.
 
+mod claim;
 mod sandbox;
+mod template;
+mod warm_pool;
 
-pub use self::sandbox::{
-    OperatingMode, PodMetadata, PodTemplate, Sandbox, SandboxSpec, SandboxStatus, ShutdownPolicy, VolumeClaimMetadata,
-    VolumeClaimTemplate,
+pub use self::{
+    claim::{
+        ClaimLifecycle, ClaimShutdownPolicy, ClaimedSandbox, EnvVar, SandboxClaim, SandboxClaimSpec,
+        SandboxClaimStatus, SandboxWarmPoolRef,
+    },
+    sandbox::{
+        OperatingMode, PodMetadata, PodTemplate, Sandbox, SandboxSpec, SandboxStatus, ShutdownPolicy,
+        VolumeClaimMetadata, VolumeClaimTemplate,
+    },
+    template::{InjectionPolicy, NetworkPolicyManagement, NetworkRules, SandboxTemplate, SandboxTemplateSpec},
+    warm_pool::{
+        SandboxTemplateRef, SandboxWarmPool, SandboxWarmPoolSpec, SandboxWarmPoolStatus, UpdateStrategy,
+        UpdateStrategyType,
+    },
 };
 
-/// Declares an enumeration of texts that keeps what it does not know.
-macro_rules! open_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[non_exhaustive]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)+
-            /// A value that this version of the crate does not know.
-            Other(String),
-        }
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
 
-        impl $name {
-            /// The value as it stands in the object.
-            pub fn as_str(&self) -> &str {
-                match self {
-                    $(Self::$variant => stringify!($variant),)+
-                    Self::Other(other) => other,
-                }
-            }
-        }
+    use serde::{Serialize, de::DeserializeOwned};
+    use serde_json::{Value, json};
 
-        impl From<&str> for $name {
-            fn from(text: &str) -> Self {
-                match text {
-                    $(stringify!($variant) => Self::$variant,)+
-                    other => Self::Other(other.to_owned()),
-                }
-            }
-        }
+    use super::*;
+    use crate::v1alpha1;
 
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
+    fn round_trips<T: Serialize + DeserializeOwned + Debug>(value: Value) {
+        let read: T = serde_json::from_value(value.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), value, "{read:?}");
+    }
 
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Ok(Self::from(<std::borrow::Cow<'de, str>>::deserialize(deserializer)?.as_ref()))
-            }
-        }
-
-        impl schemars::JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({"type": "string", "enum": [$(stringify!($variant)),+]})
-            }
-        }
-    };
+    /// Values that this crate does not know are kept, and what is absent stays absent.
+    #[test]
+    fn what_was_read_is_written_back() {
+        let data =
+            json!({"metadata": {"name": "data", "labels": {"a": "b"}}, "spec": {"accessModes": ["ReadWriteOnce"]}});
+        round_trips::<SandboxTemplateSpec>(json!({
+            "podTemplate": {"metadata": {}, "spec": {"containers": [{"name": "main", "image": "x"}]}},
+            "networkPolicy": {"egress": [{"ports": [{"port": "dns", "protocol": "UDP"}]}], "ingress": []},
+            "networkPolicyManagement": "Later", "envVarsInjectionPolicy": "Allowed",
+            "volumeClaimTemplatesPolicy": "Overrides", "volumeClaimTemplates": [data], "service": false,
+        }));
+        round_trips::<SandboxClaimSpec>(json!({
+            "warmPoolRef": {"name": "pool"}, "env": [{"name": "A", "value": "", "containerName": "main"}],
+            "lifecycle": {"shutdownPolicy": "DeleteForeground", "ttlSecondsAfterFinished": 0},
+            "additionalPodMetadata": {"labels": {"sandbox.users.io/user": "alice"}}, "volumeClaimTemplates": [data],
+        }));
+        round_trips::<SandboxClaimSpec>(json!({"warmPoolRef": {"name": "pool"}}));
+        round_trips::<SandboxClaimStatus>(json!({"sandbox": {"name": "pool-x7k2p", "podIPs": ["10.0.0.7"]}}));
+        round_trips::<SandboxWarmPoolSpec>(json!({
+            "sandboxTemplateRef": {"name": "tpl"}, "replicas": 0, "updateStrategy": {"type": "Rolling"},
+        }));
+        round_trips::<SandboxWarmPoolStatus>(json!({
+            "replicas": 3, "readyReplicas": 2, "selector": "a=b", "observedGeneration": 4,
+        }));
+        round_trips::<SandboxWarmPoolStatus>(json!({}));
+        round_trips::<v1alpha1::SandboxClaimSpec>(json!({"sandboxTemplateRef": {"name": "tpl"}, "warmpool": "none"}));
+        round_trips::<v1alpha1::SandboxWarmPoolSpec>(json!({"sandboxTemplateRef": {"name": "tpl"}, "replicas": 2}));
+        round_trips::<v1alpha1::SandboxStatus>(json!({"replicas": 1, "serviceFQDN": "a.b.svc"}));
+    }
 }
-use open_enum;

@@ -1,17 +1,16 @@
 //! `Sandbox`: one pod with a stable name, and what goes with it.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{PersistentVolumeClaimSpec, PodSpec},
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::CustomResource;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::open_enum;
-use crate::schema;
+use crate::{open_enum::open_enum, schema};
 
 /// What a sandbox should be: a pod, its volumes, and how long it lives.
 ///
@@ -239,19 +238,12 @@ impl Sandbox {
     }
 }
 
-/// The schema that our CustomResourceDefinition publishes, so that `Sandbox::crd()` carries it.
-impl JsonSchema for Sandbox {
-    fn schema_name() -> Cow<'static, str> {
-        "Sandbox".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let schema = schema::of_kind::<SandboxSpec, SandboxStatus>(
-            "A pod with a stable name, its volumes and, if wanted, a Service.",
-        );
-        Schema::try_from(schema).expect("an object is a schema")
-    }
-}
+schema::publish!(
+    Sandbox,
+    SandboxSpec,
+    SandboxStatus,
+    "A pod with a stable name, its volumes and, if wanted, a Service."
+);
 
 #[cfg(test)]
 mod tests {

@@ -120,6 +120,17 @@ fn maps() -> impl Strategy<Value = Value> {
     prop::collection::btree_map("[abc]", value, 0..3).prop_map(|map| map.into_iter().collect::<Value>())
 }
 
+#[test]
+fn what_a_patch_does_not_open_keeps_the_order_of_its_go_struct() {
+    let object = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"annotations": {"z": "<"}, "name": "n"}});
+    let text = |opened| go_text(&object, &opened);
+    let plain = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"n","annotations":{"z":"\u003c"}}}"#;
+    assert_eq!(text(opened_by_merge(&json!({"data": "x"}))), plain);
+    let sorted = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"annotations":{"z":"\u003c"},"name":"n"}}"#;
+    assert_eq!(text(opened_by_merge(&json!({"metadata": {"labels": {}}}))), sorted);
+    assert_eq!(text(opened_by_json(&json!([{"op": "add", "path": "/metadata/labels", "value": 1}]))), sorted);
+}
+
 proptest! {
     #[test]
     fn merging_twice_is_merging_once(target in maps(), patch in maps()) {

@@ -2,9 +2,12 @@
 //!
 //! Upstream: `pkg/controller/garbagecollector/graph_builder.go`; its rules for a single object are in [`judge`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use crate::base::{Object, OwnerReference};
+use crate::base::{Gvr, Object, OwnerReference};
 
 /// Finalizer of an object whose dependents are deleted before it.
 pub const FOREGROUND: &str = "foregroundDeletion";
@@ -22,15 +25,26 @@ pub enum Work {
     Report(String, String),
 }
 
+/// What all objects of a resource have in common, kept once.
+#[derive(Clone, Debug)]
+pub struct Type {
+    /// Group, version and plural.
+    pub gvr: Arc<Gvr>,
+    /// `apiVersion`.
+    pub api_version: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+}
+
 /// What the graph knows of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// `plural.group` and version of the resource it was seen in.
-    pub gvr: crate::base::Gvr,
+    pub gvr: Arc<Gvr>,
     /// `apiVersion`.
-    pub api_version: String,
+    pub api_version: Arc<str>,
     /// Kind.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// Namespace, `""` for a cluster-scoped object.
     pub namespace: String,
     /// Name.
@@ -47,12 +61,13 @@ pub struct Node {
 
 impl Node {
     /// What the graph keeps of an object.
-    pub fn new(gvr: crate::base::Gvr, object: &Object) -> Self {
+    pub fn new(of: &Type, object: &Object) -> Self {
         let (deleting, finalizers) = (object.is_deleting(), object.finalizers());
+        let Type { gvr, api_version, kind } = of.clone();
         Self {
             gvr,
-            api_version: object.api_version().into(),
-            kind: object.kind().into(),
+            api_version,
+            kind,
             namespace: object.namespace().into(),
             name: object.name().into(),
             owners: object.owner_references(),
@@ -68,7 +83,7 @@ impl Node {
 
     /// Whether a reference says of this node what is true.
     fn matches(&self, reference: &OwnerReference) -> bool {
-        self.api_version == reference.api_version && self.kind == reference.kind && self.name == reference.name
+        *self.api_version == *reference.api_version && *self.kind == *reference.kind && self.name == reference.name
     }
 }
 
@@ -107,7 +122,8 @@ impl Graph {
     /// Takes in an object that is there; what is to be looked at because of it.
     pub fn observe(&mut self, uid: &str, node: Node) -> Vec<Work> {
         let mut work = Vec::new();
-        let old = self.nodes.insert(uid.to_owned(), node.clone());
+        let old = self.nodes.insert(uid.to_owned(), node);
+        let node = &self.nodes[uid];
         let old_owners = old.as_ref().map(|old| old.owners.as_slice()).unwrap_or_default();
         for reference in &node.owners {
             self.dependents.entry(reference.uid.clone()).or_default().insert(uid.to_owned());
@@ -116,7 +132,7 @@ impl Graph {
             }
             match self.nodes.get(&reference.uid) {
                 None => work.push(Work::Attempt(uid.to_owned())),
-                Some(owner) => work.extend(suspicious(uid, &node, reference, owner)),
+                Some(owner) => work.extend(suspicious(uid, node, reference, owner)),
             }
         }
         for old in old_owners {
@@ -137,7 +153,7 @@ impl Graph {
         if old.is_none() {
             for (dependent, child) in self.dependents(uid) {
                 if let Some(reference) = child.reference(uid) {
-                    work.extend(suspicious(dependent, child, reference, &node));
+                    work.extend(suspicious(dependent, child, reference, node));
                 }
             }
         }

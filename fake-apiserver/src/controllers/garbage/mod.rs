@@ -11,7 +11,7 @@ use futures::{FutureExt, StreamExt, stream, stream::BoxStream, stream::SelectAll
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use self::graph::{FOREGROUND, Graph, Node, ORPHAN, OwnerState, Verdict, Work, judge};
+use self::graph::{FOREGROUND, Graph, Node, ORPHAN, OwnerState, Type, Verdict, Work, judge};
 use crate::{
     actor::{Api, Change, DeletePolicy, EventKind, Informer, Outcome, Queue, Served, Server},
     base::{Gvr, OwnerReference, Status, Stored},
@@ -30,8 +30,8 @@ pub async fn run(server: Server, token: CancellationToken) {
     let mut feeds = Feeds::default();
     loop {
         feeds.follow(&mut collector);
-        while let Some(Some((gvr, changes))) = feeds.changes.next().now_or_never() {
-            collector.take_in(&gvr, changes);
+        while let Some(Some((of, changes))) = feeds.changes.next().now_or_never() {
+            collector.take_in(&of, changes);
         }
         if let Some(work) = collector.queue.take(clock.now()) {
             let result = tokio::select! {
@@ -49,7 +49,7 @@ pub async fn run(server: Server, token: CancellationToken) {
         tokio::select! {
             biased;
             () = token.cancelled() => return,
-            Some((gvr, changes)) = feeds.changes.next() => collector.take_in(&gvr, changes),
+            Some((of, changes)) = feeds.changes.next() => collector.take_in(&of, changes),
             () = collector.queue.wait(&clock) => {}
         }
     }
@@ -58,7 +58,7 @@ pub async fn run(server: Server, token: CancellationToken) {
 /// The changes of all stored resources.
 #[derive(Default)]
 struct Feeds {
-    changes: SelectAll<BoxStream<'static, (Gvr, Vec<Change>)>>,
+    changes: SelectAll<BoxStream<'static, (Type, Vec<Change>)>>,
     /// What is watched, and what stops watching it.
     watched: BTreeMap<Gvr, CancellationToken>,
     /// The generation of what is served at the last look.
@@ -89,15 +89,17 @@ impl Feeds {
                 }
             }
         }
-        for Served { gvr, .. } in served {
+        for Served { gvr, kind, .. } in served {
             if self.watched.contains_key(&gvr) {
                 continue;
             }
             let stop = CancellationToken::new();
             let informer = Informer::new(collector.api.clone(), gvr.clone(), "", "");
-            let feed = stream::unfold((informer, gvr.clone()), async |(mut informer, gvr)| {
+            let api_version = gvr.api_version().into();
+            let of = Type { gvr: gvr.clone().into(), api_version, kind: kind.into() };
+            let feed = stream::unfold((informer, of), async |(mut informer, of)| {
                 let changes = informer.next().await;
-                Some(((gvr.clone(), changes), (informer, gvr)))
+                Some(((of.clone(), changes), (informer, of)))
             });
             self.changes.push(feed.take_until(stop.clone().cancelled_owned()).boxed());
             self.watched.insert(gvr, stop);
@@ -113,7 +115,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn take_in(&mut self, gvr: &Gvr, changes: Vec<Change>) {
+    fn take_in(&mut self, of: &Type, changes: Vec<Change>) {
         for change in changes {
             match change {
                 Change::Applied { new, old } => {
@@ -122,7 +124,7 @@ impl Collector {
                     {
                         self.gone(old.uid().to_owned());
                     }
-                    let work = self.graph.observe(new.uid(), Node::new(gvr.clone(), &new));
+                    let work = self.graph.observe(new.uid(), Node::new(of, &new));
                     self.queue.extend(work);
                 }
                 Change::Gone(last) => self.gone(last.uid().to_owned()),

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::{
     super::util::{
-        Errors, as_quantity, child, complain, complain_number, flag, get, has, indexed, int, int_or_zero, items,
-        not_negative, one_of, required, text, texts,
+        Errors, GoMember, as_quantity, child, complain, complain_number, flag, get, go_struct, has, indexed, int,
+        int_or_zero, items, not_negative, one_of, required, text, texts,
     },
     resources, volumes,
 };
@@ -169,6 +169,28 @@ fn restart_policy(errors: &mut Errors, container: &Value, path: &str) {
         let why = "must specify restartPolicy when restart rules are used";
         errors.push(FieldError::required(&child(path, "restartPolicy"), why));
     }
+    let count = items(container, "restartPolicyRules").len();
+    if count > 20 {
+        errors.push(FieldError::too_many(&child(path, "restartPolicyRules"), count, 20));
+    }
+    for (path, rule) in indexed(container, path, "restartPolicyRules") {
+        let (action, known) = (text(rule, "action"), ["Restart", "RestartAllContainers"]);
+        if !known.contains(&action) {
+            errors.push(FieldError::not_supported(&child(&path, "action"), &action.into(), &known));
+        }
+        let (codes, path) = (get(rule, "exitCodes"), child(&path, "exitCodes"));
+        if codes.is_null() {
+            errors.push(FieldError::required(&path, "must be specified"));
+            continue;
+        }
+        let operator = text(codes, "operator");
+        if !["In", "NotIn"].contains(&operator) {
+            errors.push(FieldError::not_supported(&child(&path, "operator"), &operator.into(), &["In", "NotIn"]));
+        }
+        if items(codes, "values").len() > 255 {
+            errors.push(FieldError::too_many(&child(&path, "values"), items(codes, "values").len(), 255));
+        }
+    }
 }
 
 fn ports(errors: &mut Errors, container: &Value, path: &str) {
@@ -248,9 +270,14 @@ fn env(errors: &mut Errors, container: &Value, path: &str) {
         if has(source, "fileKeyRef") {
             count += 1;
             let (selector, path) = (get(source, "fileKeyRef"), child(&path, "fileKeyRef"));
+            if required(errors, selector, &path, "key") {
+                let key = text(selector, "key");
+                complain(errors, &child(&path, "key"), key, names::env_var_name(key));
+            }
             required(errors, selector, &path, "volumeName");
-            required(errors, selector, &path, "path");
-            required(errors, selector, &path, "key");
+            if required(errors, selector, &path, "path") {
+                volumes::local_path(errors, text(selector, "path"), &child(&path, "path"));
+            }
         }
         let why = match count {
             0 => {
@@ -316,6 +343,12 @@ pub(super) fn field_ref(errors: &mut Errors, reference: &Value, path: &str, know
         return;
     }
     let (label, field) = (text(reference, "fieldPath"), child(path, "fieldPath"));
+    let version = text(reference, "apiVersion");
+    if version != "v1" && !label.contains("['") {
+        let why = format!("error converting fieldPath: unsupported pod version: {version}");
+        errors.push(FieldError::invalid(&field, &label.into(), &why));
+        return;
+    }
     let subscript = label.strip_suffix("']").and_then(|label| label.split_once("['"));
     if let Some((map, key)) = subscript {
         let complaints = match map {
@@ -515,11 +548,19 @@ pub(super) fn profile(errors: &mut Errors, context: &Value, path: &str, key: &st
             Some("") => {
                 errors.push(FieldError::required(&field, "must be set when AppArmor type is Localhost"));
             }
+            Some(file) if file.trim() != file => {
+                errors.push(FieldError::invalid(&field, local, "must not be padded with whitespace"));
+            }
+            Some(file) if file.len() > 4095 => errors.push(FieldError::too_long(&field, 4095)),
             Some(_) => {}
         }
     } else if !local.is_null() {
         let why = format!("can only be set when {name} type is Localhost");
-        errors.push(FieldError::invalid(&field, local, &why));
+        errors.push(if name == "seccomp" {
+            FieldError::invalid_shown(&field, &go_struct(profile, &PROFILE), &why)
+        } else {
+            FieldError::invalid(&field, local, &why)
+        });
     }
 }
 
@@ -530,7 +571,10 @@ fn security(errors: &mut Errors, context: &Value, path: &str, spec: &Value) {
     user(errors, context, path, "runAsUser");
     user(errors, context, path, "runAsGroup");
     let mount = text(context, "procMount");
-    one_of(errors, context, path, "procMount", &["Default", "Unmasked"], false);
+    if has(context, "procMount") && !["Default", "Unmasked"].contains(&mount) {
+        let known = ["Default", "Unmasked"];
+        errors.push(FieldError::not_supported(&child(path, "procMount"), &mount.into(), &known));
+    }
     if mount == "Unmasked" && get(spec, "hostUsers").as_bool() != Some(false) {
         let why = "`hostUsers` must be false to use `Unmasked`";
         errors.push(FieldError::invalid(&child(path, "procMount"), &mount.into(), why));
@@ -539,12 +583,69 @@ fn security(errors: &mut Errors, context: &Value, path: &str, spec: &Value) {
     if get(context, "allowPrivilegeEscalation").as_bool() == Some(false) {
         if flag(context, "privileged") {
             let why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.push(FieldError::invalid(path, context, why));
+            errors.push(FieldError::invalid_shown(path, &go_struct(context, &CONTEXT), why));
         }
         if texts(get(context, "capabilities"), "add").contains(&"CAP_SYS_ADMIN") {
             let why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.push(FieldError::invalid(path, context, why));
+            errors.push(FieldError::invalid_shown(path, &go_struct(context, &CONTEXT), why));
         }
     }
+    windows_options(errors, get(context, "windowsOptions"), &child(path, "windowsOptions"));
     profile(errors, context, path, "appArmorProfile");
+}
+
+const PROFILE: [GoMember; 2] =
+    [GoMember("Type", "type", "\"\"", &[]), GoMember("LocalhostProfile", "localhostProfile", "null", &[])];
+
+/// The members of a container's security context, in Go's order.
+const CONTEXT: [GoMember; 12] = [
+    GoMember(
+        "Capabilities",
+        "capabilities",
+        "null",
+        &[GoMember("Add", "add", "null", &[]), GoMember("Drop", "drop", "null", &[])],
+    ),
+    GoMember("Privileged", "privileged", "null", &[]),
+    GoMember(
+        "SELinuxOptions",
+        "seLinuxOptions",
+        "null",
+        &[
+            GoMember("User", "user", "\"\"", &[]),
+            GoMember("Role", "role", "\"\"", &[]),
+            GoMember("Type", "type", "\"\"", &[]),
+            GoMember("Level", "level", "\"\"", &[]),
+        ],
+    ),
+    GoMember(
+        "WindowsOptions",
+        "windowsOptions",
+        "null",
+        &[
+            GoMember("GMSACredentialSpecName", "gmsaCredentialSpecName", "null", &[]),
+            GoMember("GMSACredentialSpec", "gmsaCredentialSpec", "null", &[]),
+            GoMember("RunAsUserName", "runAsUserName", "null", &[]),
+            GoMember("HostProcess", "hostProcess", "null", &[]),
+        ],
+    ),
+    GoMember("RunAsUser", "runAsUser", "null", &[]),
+    GoMember("RunAsGroup", "runAsGroup", "null", &[]),
+    GoMember("RunAsNonRoot", "runAsNonRoot", "null", &[]),
+    GoMember("ReadOnlyRootFilesystem", "readOnlyRootFilesystem", "null", &[]),
+    GoMember("AllowPrivilegeEscalation", "allowPrivilegeEscalation", "null", &[]),
+    GoMember("ProcMount", "procMount", "null", &[]),
+    GoMember("SeccompProfile", "seccompProfile", "null", &PROFILE),
+    GoMember("AppArmorProfile", "appArmorProfile", "null", &PROFILE),
+];
+
+/// Judges what Windows asks for.
+pub(super) fn windows_options(errors: &mut Errors, options: &Value, path: &str) {
+    if let Some(name) = get(options, "gmsaCredentialSpecName").as_str() {
+        complain(errors, &child(path, "gmsaCredentialSpecName"), name, names::dns1123_subdomain(name));
+    }
+    for key in ["gmsaCredentialSpec", "runAsUserName"].into_iter().filter(|key| get(options, key).as_str() == Some(""))
+    {
+        let why = format!("{key} cannot be an empty string");
+        errors.push(FieldError::invalid(&child(path, key), &"".into(), &why));
+    }
 }

@@ -7,19 +7,22 @@ pub mod resources;
 mod spec;
 mod update;
 pub(super) mod volumes;
+pub(super) mod warnings;
+
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
 pub(super) use self::{
     containers::port_or_name,
-    spec::{ip, tolerations, validate, validate_template},
+    spec::{ip, node_selector, tolerations, validate, validate_template},
     update::validate_update,
 };
 use super::{
     core::restore,
     util::{
-        as_quantity, at, child, default_number, default_to, drop_empty, each_mut, get, has, indexed, items, make_map,
-        map_mut, members, round_amounts, text,
+        as_quantity, default_number, default_to, drop_empty, each_mut, get, has, items, make_map, map_mut, members,
+        round_amounts, text,
     },
 };
 use crate::base::{Object, quantity::Quantity};
@@ -29,9 +32,25 @@ pub(super) const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "
 
 /// Defaults of a pod, as of a pod template and a few more.
 pub(super) fn default_pod(object: &mut Object) {
-    make_map(object.as_map_mut(), "status");
+    let status = make_map(object.as_map_mut(), "status");
+    // the one address and the list follow each other, the one first (`Convert_v1_PodStatus_To_core_PodStatus`)
+    let one = status.get("podIP").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let first = status.get("podIPs").and_then(|list| list.get(0)).map(|entry| text(entry, "ip").to_owned());
+    match first {
+        Some(first) if one.is_empty() && !first.is_empty() => {
+            status.insert("podIP".into(), first.into());
+        }
+        first if !one.is_empty() && first.as_ref() != Some(&one) => {
+            status.insert("podIPs".into(), json!([{"ip": one}]));
+        }
+        _ => {}
+    }
     let spec = make_map(object.as_map_mut(), "spec");
     default_spec(spec);
+    // of pods, not of templates (`Convert_v1_Pod_To_core_Pod`)
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
+        spec.insert("terminationGracePeriodSeconds".into(), 1.into());
+    }
     // requests follow from limits, but only in pods, so that templates show what was written
     for list in ["initContainers", "containers"] {
         each_mut(spec, list, |container| {
@@ -141,6 +160,7 @@ pub(super) fn default_spec(spec: &mut Map<String, Value>) {
         }
     }
     round_amounts(spec, "overhead");
+    each_mut(spec, "imagePullSecrets", |secret| drop_empty(secret, &["name"]));
     for list in CONTAINER_LISTS {
         each_mut(spec, list, default_container);
     }
@@ -197,17 +217,19 @@ fn default_container(container: &mut Map<String, Value>) {
             default_handler(probe);
         }
     }
+    // fields of features that are off
+    if let Some(lifecycle) = map_mut(container, "lifecycle")
+        && lifecycle.remove("stopSignal").is_some()
+        && lifecycle.is_empty()
+    {
+        container.remove("lifecycle");
+    }
     if let Some(lifecycle) = map_mut(container, "lifecycle") {
         for key in ["postStart", "preStop"] {
             if let Some(handler) = map_mut(lifecycle, key) {
                 default_handler(handler);
             }
         }
-    }
-    if let Some(context) = map_mut(container, "securityContext")
-        && context.get("procMount") == Some(&Value::String(String::new()))
-    {
-        context.insert("procMount".into(), "Default".into());
     }
 }
 
@@ -302,7 +324,11 @@ fn default_volume(volume: &mut Map<String, Value>) {
         each_mut(source, "items", default_field_ref);
     }
     if let Some(source) = map_mut(volume, "projected") {
+        if source.get("sources").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            source.insert("sources".into(), Value::Null);
+        }
         each_mut(source, "sources", |source| {
+            source.remove("clusterTrustBundle"); // of a feature that is off
             if let Some(token) = map_mut(source, "serviceAccountToken") {
                 default_number(token, "expirationSeconds", 3600);
             }
@@ -370,6 +396,58 @@ pub(super) fn create(object: &mut Object) {
         }]);
     }
     object.set("status", status);
+    let (labels, annotations) = (object.labels(), object.annotations());
+    if let Some(spec) = map_mut(object.as_map_mut(), "spec") {
+        own_labels(spec, &labels);
+        armor_fields(spec, &annotations);
+    }
+}
+
+/// The labels that a pod names by key become part of its selectors (`mutatePodAffinity`,
+/// `mutateTopologySpreadConstraints`).
+fn own_labels(spec: &mut Map<String, Value>, labels: &BTreeMap<String, String>) {
+    let merge = |term: &mut Map<String, Value>| {
+        for (key, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+            let keys: Vec<_> = term.get(key).and_then(Value::as_array).into_iter().flatten().cloned().collect();
+            let Some(selector) = map_mut(term, "labelSelector") else { return };
+            for key in keys.iter().filter_map(Value::as_str) {
+                let Some(value) = labels.get(key) else { continue };
+                let list = selector.entry("matchExpressions").or_insert_with(|| json!([]));
+                if let Some(list) = list.as_array_mut() {
+                    list.push(json!({"key": key, "operator": operator, "values": [value]}));
+                }
+            }
+        }
+    };
+    each_mut(spec, "topologySpreadConstraints", merge);
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let Some(terms) = map_mut(spec, "affinity").and_then(|affinity| map_mut(affinity, kind)) else { continue };
+        each_mut(terms, "requiredDuringSchedulingIgnoredDuringExecution", merge);
+        each_mut(terms, "preferredDuringSchedulingIgnoredDuringExecution", |term| {
+            if let Some(term) = map_mut(term, "podAffinityTerm") {
+                merge(term);
+            }
+        });
+    }
+}
+
+/// AppArmor profiles of annotations become fields (`applyAppArmorVersionSkew`).
+fn armor_fields(spec: &mut Map<String, Value>, annotations: &BTreeMap<String, String>) {
+    if spec.get("os").is_some_and(|os| text(os, "name") == "windows") {
+        return;
+    }
+    let whole = spec.get("securityContext").map(|context| get(context, "appArmorProfile").clone());
+    for list in CONTAINER_LISTS {
+        each_mut(spec, list, |container| {
+            let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
+            let annotation = annotations.get(&format!("{}{name}", warnings::ARMOR));
+            let Some(profile) = annotation.and_then(|annotation| warnings::armor_profile(annotation)) else { return };
+            let own = container.get("securityContext").is_some_and(|context| has(context, "appArmorProfile"));
+            if !own && whole.as_ref() != Some(&profile) {
+                make_map(container, "securityContext").insert("appArmorProfile".into(), profile);
+            }
+        });
+    }
 }
 
 /// What a write through a door of pods leaves as it was.
@@ -377,48 +455,107 @@ pub(super) fn update(new: &mut Object, old: &Object, subresource: &str) {
     match subresource {
         "status" => {
             restore(new, old, "spec");
-            let owners = old.at(&["metadata", "ownerReferences"]).cloned();
-            match owners {
-                Some(owners) => new.set_at(&["metadata", "ownerReferences"], owners),
-                None => {
-                    new.remove_at(&["metadata", "ownerReferences"]);
-                }
-            }
+            keep_metadata(new, old, &["ownerReferences"]);
             // the class is fixed when the pod is made
-            if let Some(class) = old.at(&["status", "qosClass"]).cloned() {
+            if new.str_at(&["status", "qosClass"]).is_empty()
+                && let Some(class) = old.at(&["status", "qosClass"]).cloned()
+            {
                 new.set_at(&["status", "qosClass"], class);
             }
+            keep_generations(new, old);
         }
         "ephemeralcontainers" => {
             let added = new.at(&["spec", "ephemeralContainers"]).cloned();
             restore(new, old, "status");
             restore(new, old, "spec");
-            if let Some(added) = added {
-                new.set_at(&["spec", "ephemeralContainers"], added);
+            keep_metadata(new, old, OWN_METADATA);
+            match added {
+                Some(added) => new.set_at(&["spec", "ephemeralContainers"], added),
+                None => {
+                    new.remove_at(&["spec", "ephemeralContainers"]);
+                }
             }
         }
-        "resize" => {
-            restore(new, old, "status");
-            let sent = new.get("spec").cloned().unwrap_or_default();
-            restore(new, old, "spec");
-            for list in ["initContainers", "containers"] {
-                for (i, container) in items(&sent, list).iter().enumerate() {
-                    let Some(spec) = map_mut(new.as_map_mut(), "spec") else { continue };
-                    let mine = spec.get_mut(list).and_then(Value::as_array_mut).and_then(|list| list.get_mut(i));
-                    if let Some(mine) = mine.and_then(Value::as_object_mut)
-                        && mine.get("name").and_then(Value::as_str) == Some(text(container, "name"))
-                    {
-                        for key in ["resources", "resizePolicy"].into_iter().filter(|key| has(container, key)) {
-                            mine.insert(key.into(), get(container, key).clone());
+        "resize" => resize(new, old),
+        _ => restore(new, old, "status"),
+    }
+}
+
+/// The metadata that a subresource does not write (`ResetObjectMetaForStatus`).
+const OWN_METADATA: &[&str] = &["labels", "annotations", "finalizers", "ownerReferences"];
+
+fn keep_metadata(new: &mut Object, old: &Object, keys: &[&str]) {
+    for key in keys {
+        match old.at(&["metadata", key]).cloned() {
+            Some(value) => new.set_at(&["metadata", key], value),
+            None => {
+                new.remove_at(&["metadata", key]);
+            }
+        }
+    }
+}
+
+/// Who does not know of observed generations does not lose them (`preserveOldObservedGeneration`).
+fn keep_generations(new: &mut Object, old: &Object) {
+    let number = |value: &Value| get(value, "observedGeneration").as_i64().unwrap_or_default();
+    let before = old.get("status").cloned().unwrap_or_default();
+    let Some(status) = map_mut(new.as_map_mut(), "status") else { return };
+    if number(&before) != 0 {
+        default_number(status, "observedGeneration", number(&before));
+    }
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    each_mut(status, "conditions", |condition| {
+        let kind = condition.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let place = seen.entry(kind.clone()).or_default();
+        let old = items(&before, "conditions").iter().filter(|old| text(old, "type") == kind).nth(*place);
+        *place += 1;
+        if let Some(generation) = old.map(number).filter(|generation| *generation != 0) {
+            default_number(condition, "observedGeneration", generation);
+        }
+    });
+}
+
+/// A resize writes the resources of containers that stand in their places, and nothing else; where they do not,
+/// validation tells.
+fn resize(new: &mut Object, old: &Object) {
+    let (sent, before) = (new.get("spec").cloned().unwrap_or_default(), old.get("spec").cloned().unwrap_or_default());
+    let lists = ["containers", "initContainers"];
+    if lists.iter().any(|list| items(&sent, list).len() != items(&before, list).len()) {
+        return;
+    }
+    restore(new, old, "status");
+    restore(new, old, "spec");
+    keep_metadata(new, old, OWN_METADATA);
+    for list in lists {
+        let (now, then) = (items(&sent, list), items(&before, list));
+        let in_place = now.iter().zip(then).all(|(now, then)| text(now, "name") == text(then, "name"));
+        if now.is_empty() {
+            continue;
+        }
+        let merged: Vec<Value> = if in_place {
+            let merge = |(now, then): (&Value, &Value)| {
+                let mut merged = then.clone();
+                for key in ["resources", "resizePolicy"] {
+                    match now.get(key) {
+                        Some(value) => merged[key] = value.clone(),
+                        None => {
+                            merged.as_object_mut().map(|map| map.remove(key));
                         }
                     }
                 }
-            }
-            if has(&sent, "resources") {
-                new.set_at(&["spec", "resources"], get(&sent, "resources").clone());
-            }
+                merged
+            };
+            now.iter().zip(then).map(merge).collect()
+        } else {
+            now.to_vec()
+        };
+        new.set_at(&["spec", list], merged);
+    }
+    match sent.get("resources") {
+        Some(resources) => new.set_at(&["spec", "resources"], resources.clone()),
+        None => {
+            new.remove_at(&["spec", "resources"]);
         }
-        _ => restore(new, old, "status"),
     }
 }
 
@@ -465,51 +602,4 @@ fn class_of(requests: &[(String, Quantity)], limits: &[(String, Quantity)], all_
     }
     let equal = requests.iter().all(|(name, amount)| limits.iter().any(|(n, limit)| n == name && limit == amount));
     if all_limited && equal && requests.len() == limits.len() { "Guaranteed" } else { "Burstable" }
-}
-
-/// What upstream warns of: amounts of bytes that are no whole numbers, and names that stand twice.
-pub(super) fn warnings(new: &Object, _: Option<&Object>) -> Vec<String> {
-    spec_warnings(get(&new.to_value(), "spec"), "spec")
-}
-
-/// Warnings of a pod template at `spec.template`.
-pub(super) fn template_warnings(new: &Object, _: Option<&Object>) -> Vec<String> {
-    spec_warnings(at(&new.to_value(), &["spec", "template", "spec"]), "spec.template.spec")
-}
-
-fn spec_warnings(spec: &Value, path: &str) -> Vec<String> {
-    let mut warnings = Vec::new();
-    for list in ["initContainers", "containers"] {
-        for (path, container) in indexed(spec, path, list) {
-            for kind in ["limits", "requests"] {
-                for name in ["memory", "ephemeral-storage"] {
-                    let amount = as_quantity(at(container, &["resources", kind, name]));
-                    if let Some(amount) = amount.filter(|amount| !amount.is_whole()) {
-                        let shown = crate::base::status::go_quote(&amount.to_string());
-                        warnings.push(format!(
-                            "{path}.resources.{kind}[{name}]: fractional byte value {shown} is invalid, must be an \
-                             integer"
-                        ));
-                    }
-                }
-            }
-            let mut names = Vec::new();
-            for (path, env) in indexed(container, &path, "env") {
-                let name = text(env, "name");
-                if names.contains(&name) {
-                    let quoted = crate::base::status::go_quote(name);
-                    warnings.push(format!(
-                        "{path}: hides previous definition of {quoted}, which may be dropped when using apply"
-                    ));
-                }
-                names.push(name);
-            }
-        }
-    }
-    for (i, secret) in items(spec, "imagePullSecrets").iter().enumerate() {
-        if text(secret, "name").is_empty() {
-            warnings.push(format!("{}[{i}].name: invalid empty name {:?}", child(path, "imagePullSecrets"), ""));
-        }
-    }
-    warnings
 }

@@ -42,6 +42,11 @@ pub(in super::super) fn is_standard_quota(name: &str) -> bool {
         || name.starts_with("requests.hugepages-")
 }
 
+/// Whether a name without a `/` is of a resource that the system knows.
+pub(in super::super) fn is_standard(name: &str) -> bool {
+    is_standard_quota(name) || name == "storage"
+}
+
 /// Whether a quota counts this resource in whole numbers.
 pub(in super::super) fn is_integer_quota(name: &str) -> bool {
     const WHOLE: [&str; 9] = [
@@ -58,7 +63,8 @@ pub(in super::super) fn is_integer_quota(name: &str) -> bool {
     WHOLE.contains(&name) || is_extended(name)
 }
 
-fn is_native(name: &str) -> bool {
+/// Whether a name is Kubernetes' own.
+pub fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
@@ -68,7 +74,7 @@ pub fn is_extended(name: &str) -> bool {
 }
 
 /// Whether a container may get more of this than it asks for.
-fn is_overcommittable(name: &str) -> bool {
+pub(in super::super) fn is_overcommittable(name: &str) -> bool {
     is_native(name) && !name.starts_with("hugepages-")
 }
 
@@ -78,18 +84,35 @@ pub(in super::super) fn validate_amount(errors: &mut Errors, name: &str, amount:
     if amount.is_negative() {
         errors.push(FieldError::invalid(field, &shown, NEGATIVE));
     }
-    if is_integer_quota(name) && !amount.is_whole() {
+    if is_integer_quota(name) && amount.is_fractional() {
         errors.push(FieldError::invalid(field, &shown, "must be an integer"));
     }
 }
 
-fn validate_name(errors: &mut Errors, name: &str, field: &str) {
+/// Huge pages come in whole pages (`validateResourceHugepages…`, `ValidateHugePagesValue`).
+fn whole_pages(errors: &mut Errors, name: &str, amount: &Quantity, field: &str) {
+    let page = name.strip_prefix("hugepages-").and_then(|size| Quantity::parse(size).ok());
+    let Some(page) = page.filter(|page| page.value() > 0) else { return };
+    if amount.value() % page.value() != 0 {
+        let why = format!("{amount} is not positive integer multiple of {name}");
+        errors.push(FieldError::invalid(field, &amount.to_string().into(), &why));
+    }
+}
+
+/// Judges the name of a resource of any kind.
+pub(in super::super) fn validate_any_name(errors: &mut Errors, name: &str, field: &str) {
     let complaints = names::qualified_name(name);
     let valid = complaints.is_empty();
     complain(errors, field, name, complaints);
-    if !valid {
-        return;
+    if valid && !name.contains('/') && !is_standard(name) {
+        let why = "must be a standard resource type or fully qualified";
+        errors.push(FieldError::invalid(field, &name.into(), why));
     }
+}
+
+/// Judges the name of a resource that containers ask for.
+pub(in super::super) fn validate_name(errors: &mut Errors, name: &str, field: &str) {
+    validate_any_name(errors, name, field);
     if !name.contains('/') {
         if !CONTAINER_RESOURCES.contains(&name) && !name.starts_with("hugepages-") {
             let why = "must be a standard resource for containers";
@@ -110,6 +133,7 @@ pub(in super::super) fn validate(errors: &mut Errors, resources: &Value, path: &
         validate_name(errors, name, &field);
         if let Some(amount) = as_quantity(amount) {
             validate_amount(errors, name, &amount, &field);
+            whole_pages(errors, name, &amount, &field);
         }
         main |= matches!(name.as_str(), "cpu" | "memory");
         huge |= name.starts_with("hugepages-");
@@ -121,6 +145,7 @@ pub(in super::super) fn validate(errors: &mut Errors, resources: &Value, path: &
         huge |= name.starts_with("hugepages-");
         let Some(amount) = as_quantity(amount) else { continue };
         validate_amount(errors, name, &amount, &field);
+        whole_pages(errors, name, &amount, &field);
         let limit = as_quantity(get(get(resources, "limits"), name));
         match limit {
             Some(limit) => {
@@ -144,19 +169,84 @@ pub(in super::super) fn validate(errors: &mut Errors, resources: &Value, path: &
     }
     let mut seen = Vec::new();
     for (path, claim) in indexed(resources, path, "claims") {
-        let name = text(claim, "name");
+        let (name, request) = (text(claim, "name"), text(claim, "request"));
         if name.is_empty() {
-            errors.push(FieldError::required(&format!("{path}.name"), ""));
-        } else {
-            let request = text(claim, "request");
-            if seen.contains(&(name, request)) {
-                let shown = if request.is_empty() { name.to_owned() } else { format!("{name}/{request}") };
-                errors.push(FieldError::duplicate(&path, &shown.into()));
+            errors.push(FieldError::required(&path, ""));
+            continue;
+        }
+        let overlaps = |(known, part): &(&str, &str)| {
+            *known == name && (part.is_empty() || request.is_empty() || *part == request)
+        };
+        if let Some((_, part)) = seen.iter().find(|known| overlaps(known)) {
+            let whole = part.is_empty() || request.is_empty();
+            let shown = if whole { name.to_owned() } else { format!("{name}/{request}") };
+            errors.push(FieldError::duplicate(&path, &shown.into()));
+        }
+        seen.push((name, request));
+        if !claims.contains(&name) {
+            let mut known = claims.to_vec();
+            known.sort_unstable();
+            let list = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
+            let mut error = FieldError::not_found(&path, &name.into());
+            error.body.push_str(&format!(": must be one of the names in pod.spec.resourceClaims{list}"));
+            errors.push(error);
+        }
+    }
+}
+
+/// Judges the `resources` of a pod as a whole, against those of its containers.
+pub(super) fn validate_whole(errors: &mut Errors, spec: &Value, claims: &[&str], path: &str) {
+    let resources = get(spec, "resources");
+    if text(get(spec, "os"), "name") == "windows" {
+        errors.push(FieldError::forbidden(path, "may not be set for a windows pod"));
+        return;
+    }
+    if !get(resources, "claims").is_null() {
+        let why = "claims may not be set for Resources at pod-level";
+        errors.push(FieldError::forbidden(&child(path, "claims"), why));
+    }
+    let supported = |name: &str| ["cpu", "memory"].contains(&name) || name.starts_with("hugepages-");
+    let mut plain = resources.clone();
+    for kind in ["limits", "requests"] {
+        for (name, _) in members(resources, kind).filter(|(name, _)| !supported(name)) {
+            let field = format!("{path}.{kind}[{name}]");
+            let known = ["cpu", "hugepages-", "memory"];
+            errors.push(FieldError::not_supported(&field, &name.as_str().into(), &known));
+            if let Some(amounts) = plain.get_mut(kind).and_then(Value::as_object_mut) {
+                amounts.remove(name);
             }
-            if !claims.contains(&name) {
-                errors.push(FieldError::not_found(&format!("{path}.name"), &name.into()));
+        }
+    }
+    validate(errors, &plain, path, claims);
+    let of_containers = {
+        let mut spec = spec.clone();
+        if let Some(spec) = spec.as_object_mut() {
+            spec.remove("resources");
+        }
+        spec
+    };
+    let mut at_least = |kind: &str, noun: &str, which: &dyn Fn(&str) -> bool| {
+        for (name, sum) in self::sum(&of_containers, kind, false).iter().filter(|(name, _)| which(name)) {
+            let whole = as_quantity(get(get(resources, kind), name));
+            if let Some(whole) = whole.filter(|whole| sum > whole) {
+                let why = format!("must be greater than or equal to aggregate container {noun} of {sum}");
+                let field = format!("{path}.{kind}[{name}]");
+                errors.push(FieldError::invalid(&field, &whole.to_string().into(), &why));
             }
-            seen.push((name, request));
+        }
+    };
+    at_least("requests", "requests", &|_| true);
+    at_least("limits", "limits", &|name| name.starts_with("hugepages-"));
+    for (path, container) in indexed(spec, path, "containers") {
+        for (name, amount) in members(get(container, "resources"), "limits") {
+            let whole = as_quantity(get(get(resources, "limits"), name));
+            if let (Some(amount), Some(whole)) = (as_quantity(amount), whole)
+                && amount > whole
+            {
+                let why = format!("must be less than or equal to pod limits of {whole}");
+                let field = format!("{path}[{name}].limits");
+                errors.push(FieldError::invalid(&field, &amount.to_string().into(), &why));
+            }
         }
     }
 }

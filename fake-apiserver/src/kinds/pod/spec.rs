@@ -10,7 +10,8 @@ use super::{
     super::{
         meta,
         util::{
-            Errors, child, complain, flag, get, has, indexed, int, int_or_zero, items, one_of, strings, text, texts,
+            Errors, GoMember, child, complain, flag, get, go_struct, has, indexed, int, int_or_zero, items, one_of,
+            strings, text, texts,
         },
     },
     containers::{self, Around},
@@ -28,6 +29,12 @@ pub(in super::super) fn validate(object: &Object) -> Errors {
     if !items(get(&value, "spec"), "ephemeralContainers").is_empty() {
         errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
     }
+    let spec = get(&value, "spec");
+    if !text(spec, "nodeName").is_empty() && !items(spec, "schedulingGates").is_empty() {
+        let why = "cannot be set until all schedulingGates have been cleared";
+        errors.push(FieldError::forbidden("spec.nodeName", why));
+    }
+    profiles_agree(&mut errors, &value);
     errors
 }
 
@@ -54,19 +61,95 @@ pub(super) fn whole(pod: &Value) -> Errors {
     errors
 }
 
-fn annotations(errors: &mut Errors, metadata: &Value, spec: &Value, path: &str) {
+/// Judges the annotations that say how a pod runs.
+pub(super) fn annotations(errors: &mut Errors, metadata: &Value, spec: &Value, path: &str) {
     let annotations = get(metadata, "annotations");
     let mirror = "kubernetes.io/config.mirror";
     if has(annotations, mirror) && text(spec, "nodeName").is_empty() {
         let why = "must set spec.nodeName if mirror pod annotation is set";
         errors.push(FieldError::invalid(&format!("{path}[{mirror}]"), get(annotations, mirror), why));
     }
+    profile_annotations(errors, metadata, spec, path);
     let cost = "controller.kubernetes.io/pod-deletion-cost";
     if let Some(value) = get(annotations, cost).as_str()
         && (value.parse::<i32>().is_err() || value.starts_with('+') || value.len() > 1 && value.starts_with('0'))
     {
         let why = "must be a 32bit integer";
         errors.push(FieldError::invalid(&format!("{path}[{cost}]"), &value.into(), why));
+    }
+}
+
+/// Annotations that stand for seccomp and AppArmor profiles.
+fn profile_annotations(errors: &mut Errors, metadata: &Value, spec: &Value, path: &str) {
+    const SECCOMP: [&str; 2] =
+        ["seccomp.security.alpha.kubernetes.io/pod", "container.seccomp.security.alpha.kubernetes.io/"];
+    let annotations = strings(metadata, "annotations");
+    for (key, value) in annotations.iter().filter(|(key, _)| *key == SECCOMP[0] || key.starts_with(SECCOMP[1])) {
+        let field = format!("{path}.{key}");
+        match value.strip_prefix("localhost/") {
+            Some(file) => volumes::local_path(errors, file, &field),
+            None if ["runtime/default", "docker/default", "unconfined"].contains(&value.as_str()) => {}
+            None => {
+                errors.push(FieldError::invalid(&field, &value.as_str().into(), "must be a valid seccomp profile"));
+            }
+        }
+    }
+    for (key, value) in &annotations {
+        let Some(name) = key.strip_prefix(super::warnings::ARMOR) else { continue };
+        let field = format!("{path}[{key}]");
+        let mut lists = super::CONTAINER_LISTS.iter().flat_map(|list| items(spec, list));
+        if !lists.any(|container| text(container, "name") == name) {
+            errors.push(FieldError::invalid(&field, &name.into(), "container not found"));
+        }
+        let known = ["", "runtime/default", "unconfined"].contains(&value.as_str()) || value.starts_with("localhost/");
+        if !known {
+            let why = format!("invalid AppArmor profile name: {}", crate::base::status::go_quote(value));
+            errors.push(FieldError::invalid(&field, &value.as_str().into(), &why));
+        }
+    }
+}
+
+/// On create, annotations must not say another seccomp or AppArmor profile than the fields.
+fn profiles_agree(errors: &mut Errors, pod: &Value) {
+    let annotations = strings(get(pod, "metadata"), "annotations");
+    let spec = get(pod, "spec");
+    let mut compare = |annotation: Option<&String>, profile: &Value, path: &str, noun: &str| {
+        let (Some(annotation), false) = (annotation, profile.is_null()) else { return };
+        let file = annotation.strip_prefix("localhost/");
+        let agrees = match text(profile, "type") {
+            "Unconfined" => annotation == "unconfined",
+            "RuntimeDefault" => annotation == "runtime/default" || noun == "seccomp" && annotation == "docker/default",
+            "Localhost" => file.is_some(),
+            _ => true,
+        };
+        if !agrees {
+            let why = format!("{noun} type in annotation and field must match");
+            errors.push(FieldError::forbidden(&child(path, "type"), &why));
+        } else if text(profile, "type") == "Localhost" && file != get(profile, "localhostProfile").as_str() {
+            let why = format!("{noun} profile in annotation and field must match");
+            errors.push(FieldError::forbidden(&child(path, "localhostProfile"), &why));
+        }
+    };
+    let context = get(spec, "securityContext");
+    let of_pod = annotations.get("seccomp.security.alpha.kubernetes.io/pod");
+    compare(of_pod, get(context, "seccompProfile"), "spec.securityContext.seccompProfile", "seccomp");
+    let all = || {
+        let lists = ["initContainers", "containers", "ephemeralContainers"];
+        lists.into_iter().flat_map(|list| indexed(spec, "spec", list))
+    };
+    for (path, container) in all() {
+        let key = format!("container.seccomp.security.alpha.kubernetes.io/{}", text(container, "name"));
+        let profile = get(get(container, "securityContext"), "seccompProfile");
+        compare(annotations.get(&key), profile, &format!("{path}.securityContext.seccompProfile"), "seccomp");
+    }
+    if text(get(spec, "os"), "name") == "windows" {
+        return;
+    }
+    for (path, container) in all() {
+        let key = format!("{}{}", super::warnings::ARMOR, text(container, "name"));
+        let own = get(get(container, "securityContext"), "appArmorProfile");
+        let profile = if own.is_null() { get(context, "appArmorProfile") } else { own };
+        compare(annotations.get(&key), profile, &format!("{path}.securityContext.appArmorProfile"), "apparmor");
     }
 }
 
@@ -91,12 +174,13 @@ fn validate_spec(errors: &mut Errors, spec: &Value, path: &str, pod: &str, is_po
     }
     let volumes = volumes::validate(errors, spec, path, pod);
     let claims = items(spec, "resourceClaims").iter().map(|claim| text(claim, "name"));
-    let claims = claims.filter(|name| !name.is_empty()).collect();
+    let claims: Vec<&str> = claims.filter(|name| !name.is_empty()).collect();
     resource_claims(errors, spec, path);
-    containers::validate(errors, &Around { spec, volumes, claims }, path);
+    containers::validate(errors, &Around { spec, volumes, claims: claims.clone() }, path);
     if has(spec, "resources") {
-        resources::validate(errors, get(spec, "resources"), &child(path, "resources"), &[]);
+        resources::validate_whole(errors, spec, &claims, &child(path, "resources"));
     }
+    file_keys(errors, spec, path);
     if flag(spec, "hostNetwork") {
         for (path, container) in indexed(spec, path, "containers") {
             for (path, port) in indexed(container, &path, "ports") {
@@ -140,6 +224,16 @@ fn validate_spec(errors: &mut Errors, spec: &Value, path: &str, pod: &str, is_po
         let why = range_error(1, i32::MAX.into());
         errors.push(FieldError::invalid(&child(path, "activeDeadlineSeconds"), &seconds.into(), &why));
     }
+    if let Some(name) = get(spec, "hostnameOverride").as_str() {
+        let field = child(path, "hostnameOverride");
+        for key in ["setHostnameAsFQDN", "hostNetwork"].into_iter().filter(|key| flag(spec, key)) {
+            errors.push(FieldError::forbidden(&field, &format!("may not be specified when {key} is true")));
+        }
+        if name.len() > 64 {
+            errors.push(FieldError::too_long(&field, 64));
+        }
+        complain(errors, &field, name, names::dns1123_subdomain(name));
+    }
     named(errors, spec, path, "hostname", names::dns1123_label);
     named(errors, spec, path, "subdomain", names::dns1123_label);
     tolerations(errors, spec, path);
@@ -159,6 +253,7 @@ fn validate_spec(errors: &mut Errors, spec: &Value, path: &str, pod: &str, is_po
         let limits = serde_json::json!({"limits": get(spec, "overhead")});
         resources::validate(errors, &limits, &child(path, "overhead"), &[]);
     }
+    host_processes(errors, spec, path);
     let os = get(spec, "os");
     if !os.is_null() {
         operating_system(errors, spec, os, path);
@@ -174,23 +269,158 @@ fn named(errors: &mut Errors, spec: &Value, path: &str, key: &str, check: fn(&st
 
 /// Judges an IP address.
 pub(in super::super) fn ip(errors: &mut Errors, address: &str, field: &str) {
-    if address.parse::<IpAddr>().is_err() {
-        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-        errors.push(FieldError::invalid(field, &address.into(), why));
+    let why = match (address.parse::<IpAddr>(), super::super::warnings::sloppy(address)) {
+        (Ok(IpAddr::V6(six)), _) if six.to_ipv4_mapped().is_some() => "must not be an IPv4-mapped IPv6 address",
+        (Ok(_), _) => return,
+        (Err(_), Some(_)) => "must not have leading 0s",
+        (Err(_), None) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+    };
+    errors.push(FieldError::invalid(field, &address.into(), why));
+}
+
+/// Whether a search path of DNS is one: like a subdomain, with underscores.
+fn search_path(search: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let part = |part: &str| {
+        let part = part.strip_prefix('_').unwrap_or(part);
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
+        edge(part.chars().next()) && edge(part.chars().last()) && part.chars().all(inner)
+    };
+    search.split('.').all(part)
+}
+
+/// Files that variables are read from lie in an `emptyDir` of the pod.
+fn file_keys(errors: &mut Errors, spec: &Value, path: &str) {
+    for list in super::CONTAINER_LISTS {
+        for (path, container) in indexed(spec, path, list) {
+            for (path, variable) in indexed(container, &path, "env") {
+                let reference = get(get(variable, "valueFrom"), "fileKeyRef");
+                if reference.is_null() {
+                    continue;
+                }
+                let (name, field) = (text(reference, "volumeName"), format!("{path}.valueFrom.fileKeyRef.volumeName"));
+                match items(spec, "volumes").iter().rfind(|volume| text(volume, "name") == name) {
+                    None => errors.push(FieldError::not_found(&field, &name.into())),
+                    Some(volume) if !has(volume, "emptyDir") => {
+                        let why = "referenced volume must be of type emptyDir";
+                        errors.push(FieldError::invalid(&field, &name.into(), why));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+}
+
+/// What a Windows pod cannot have (`validateWindows`).
+fn windows(errors: &mut Errors, spec: &Value, path: &str) {
+    const WHY: &str = "cannot be set for a windows pod";
+    let context = get(spec, "securityContext");
+    let mut refuse = |set: bool, field: &str| {
+        if set {
+            errors.push(FieldError::forbidden(field, WHY));
+        }
+    };
+    let of_context = |key: &str| format!("{path}.securityContext.{key}");
+    for key in ["appArmorProfile", "seLinuxOptions"] {
+        refuse(has(context, key), &of_context(key));
+    }
+    refuse(has(spec, "hostUsers"), &child(path, "hostUsers"));
+    for key in ["hostPID", "hostIPC"] {
+        refuse(flag(spec, key), &child(path, key));
+    }
+    for key in ["seccompProfile", "fsGroup", "fsGroupChangePolicy"] {
+        refuse(has(context, key), &of_context(key));
+    }
+    refuse(!items(context, "sysctls").is_empty(), &of_context("sysctls"));
+    refuse(has(spec, "shareProcessNamespace"), &child(path, "shareProcessNamespace"));
+    for key in ["runAsUser", "runAsGroup", "supplementalGroups", "supplementalGroupsPolicy", "seLinuxChangePolicy"] {
+        refuse(has(context, key), &of_context(key));
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (path, container) in indexed(spec, path, list) {
+            let (context, path) = (get(container, "securityContext"), child(&path, "securityContext"));
+            for key in [
+                "appArmorProfile",
+                "seLinuxOptions",
+                "seccompProfile",
+                "capabilities",
+                "readOnlyRootFilesystem",
+                "privileged",
+                "allowPrivilegeEscalation",
+                "procMount",
+                "runAsUser",
+                "runAsGroup",
+            ] {
+                refuse(has(context, key), &child(&path, key));
+            }
+        }
+    }
+}
+
+/// Containers that run as the host's processes (`validateWindowsHostProcessPod`).
+fn host_processes(errors: &mut Errors, spec: &Value, path: &str) {
+    let asked = |of: &Value| get(get(get(of, "securityContext"), "windowsOptions"), "hostProcess").as_bool();
+    let (pod, mut all, mut of_host) = (asked(spec), 0, 0);
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (path, container) in indexed(spec, path, list) {
+            let own = asked(container);
+            all += 1;
+            of_host += i32::from(own.or(pod) == Some(true));
+            if let (Some(pod), Some(own)) = (pod, own)
+                && pod != own
+            {
+                let field = format!("{path}.securityContext.windowsOptions.hostProcess");
+                let why = format!("pod hostProcess value must be identical if both are specified, was {pod}");
+                errors.push(FieldError::invalid(&field, &own.into(), &why));
+            }
+        }
+    }
+    if of_host == 0 {
+        return;
+    }
+    if of_host != all {
+        let why = "If pod contains any hostProcess containers then all containers must be HostProcess containers";
+        errors.push(FieldError::invalid(path, &"".into(), why));
+    }
+    if !flag(spec, "hostNetwork") {
+        let why = "hostNetwork must be true if pod contains any hostProcess containers";
+        errors.push(FieldError::invalid(&child(path, "hostNetwork"), &false.into(), why));
+    }
+}
+
+/// Labels of the pod that a term takes over (`ValidateMatchLabelKeysAndMismatchLabelKeys`).
+fn own_label_keys(errors: &mut Errors, term: &Value, path: &str) {
+    let selector = get(term, "labelSelector");
+    for list in ["matchLabelKeys", "mismatchLabelKeys"] {
+        if !items(term, list).is_empty() && selector.is_null() {
+            let why = "must not be specified when labelSelector is not set";
+            errors.push(FieldError::forbidden(&child(path, list), why));
+        }
+        for (path, key) in indexed(term, path, list) {
+            let key = key.as_str().unwrap_or_default();
+            complain(errors, &path, key, names::qualified_name(key));
+        }
+    }
+    let others = texts(term, "mismatchLabelKeys");
+    for (path, key) in indexed(term, path, "matchLabelKeys") {
+        if others.iter().any(|other| key == other) {
+            errors.push(FieldError::invalid(&path, key, "exists in both matchLabelKeys and mismatchLabelKeys"));
+        }
     }
 }
 
 fn operating_system(errors: &mut Errors, spec: &Value, os: &Value, path: &str) {
     let (name, field) = (text(os, "name"), child(path, "os"));
     match name {
-        "" => errors.push(FieldError::required(&child(&field, "name"), "cannot be empty")),
+        "" => errors.push(FieldError::required(&child(&field, "name"), "")),
         "linux" => {
             if has(get(spec, "securityContext"), "windowsOptions") {
                 let field = format!("{path}.securityContext.windowsOptions");
                 errors.push(FieldError::forbidden(&field, "windows options cannot be set for a linux pod"));
             }
         }
-        "windows" => {}
+        "windows" => windows(errors, spec, path),
         other => errors.push(FieldError::not_supported(&field, &other.into(), &["linux", "windows"])),
     }
 }
@@ -212,7 +442,12 @@ fn resource_claims(errors: &mut Errors, spec: &Value, path: &str) {
             (false, false) => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
             (true, false) | (false, true) => continue,
         };
-        errors.push(FieldError::invalid(&path, claim, why));
+        const MEMBERS: [GoMember; 3] = [
+            GoMember("Name", "name", "\"\"", &[]),
+            GoMember("ResourceClaimName", "resourceClaimName", "null", &[]),
+            GoMember("ResourceClaimTemplateName", "resourceClaimTemplateName", "null", &[]),
+        ];
+        errors.push(FieldError::invalid_shown(&path, &go_struct(claim, &MEMBERS), why));
     }
 }
 
@@ -229,18 +464,23 @@ fn security(errors: &mut Errors, spec: &Value, path: &str) {
     }
     if flag(spec, "shareProcessNamespace") && flag(spec, "hostPID") {
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.push(FieldError::invalid(&child(path, "shareProcessNamespace"), &true.into(), why));
+        errors.push(FieldError::invalid(&child(&field, "shareProcessNamespace"), &true.into(), why));
     }
     sysctls(errors, context, spec, &field);
     one_of(errors, context, &field, "fsGroupChangePolicy", &["Always", "OnRootMismatch"], false);
     containers::profile(errors, context, &field, "seccompProfile");
     containers::profile(errors, context, &field, "appArmorProfile");
     one_of(errors, context, &field, "supplementalGroupsPolicy", &["Merge", "Strict"], false);
-    one_of(errors, context, &field, "seLinuxChangePolicy", &["MountOption", "Recursive"], false);
+    let change = text(context, "seLinuxChangePolicy");
+    if !["", "MountOption", "Recursive"].contains(&change) {
+        // the other value is of a feature that is being introduced
+        errors.push(FieldError::not_supported(&child(&field, "seLinuxChangePolicy"), &change.into(), &["Recursive"]));
+    }
+    containers::windows_options(errors, get(context, "windowsOptions"), &child(&field, "windowsOptions"));
 }
 
 fn sysctls(errors: &mut Errors, context: &Value, spec: &Value, path: &str) {
-    const REGEX: &str = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?([\\./][a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
+    const REGEX: &str = "([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
     let part = |text: &str| {
         let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         edge(text.chars().next())
@@ -368,6 +608,7 @@ fn pod_term(errors: &mut Errors, term: &Value, path: &str) {
     for name in texts(term, "namespaces") {
         complain(errors, &child(path, "namespace"), name, names::dns1123_label(name));
     }
+    own_label_keys(errors, term, path);
     let (key, field) = (text(term, "topologyKey"), child(path, "topologyKey"));
     if key.is_empty() {
         errors.push(FieldError::required(&field, "can not be empty"));
@@ -407,9 +648,18 @@ fn dns(errors: &mut Errors, spec: &Value, path: &str) {
     }
     for (i, search) in searches.iter().enumerate().filter(|(_, search)| **search != ".") {
         let search = search.strip_suffix('.').unwrap_or(search);
-        // underscores have been allowed since 1.34
-        let complaints = names::dns1123_subdomain(&search.replace('_', "a"));
-        complain(errors, &format!("{path}.searches[{i}]"), search, complaints);
+        if !search_path(search) {
+            const REGEX: &str = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
+            let why = format!(
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and \
+                 must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+                 '{REGEX}')"
+            );
+            errors.push(FieldError::invalid(&format!("{path}.searches[{i}]"), &search.into(), &why));
+        } else if search.len() > 253 {
+            let why = "must be no more than 253 bytes";
+            errors.push(FieldError::invalid(&format!("{path}.searches[{i}]"), &search.into(), why));
+        }
     }
     for (path, option) in indexed(config, path, "options") {
         if text(option, "name").is_empty() {
@@ -419,8 +669,7 @@ fn dns(errors: &mut Errors, spec: &Value, path: &str) {
 }
 
 fn spread(errors: &mut Errors, spec: &Value, path: &str) {
-    let mut seen = BTreeSet::new();
-    for (path, constraint) in indexed(spec, path, "topologySpreadConstraints") {
+    for (at, (path, constraint)) in indexed(spec, path, "topologySpreadConstraints").enumerate() {
         let skew = int_or_zero(constraint, "maxSkew");
         if skew <= 0 {
             errors.push(FieldError::invalid(&child(&path, "maxSkew"), &skew.into(), "must be greater than zero"));
@@ -433,7 +682,10 @@ fn spread(errors: &mut Errors, spec: &Value, path: &str) {
             let known = ["DoNotSchedule", "ScheduleAnyway"];
             errors.push(FieldError::not_supported(&child(&path, "whenUnsatisfiable"), &otherwise.into(), &known));
         }
-        if !seen.insert((key, otherwise)) {
+        // told of at the first of the two
+        let later = items(spec, "topologySpreadConstraints").iter().skip(at + 1);
+        let same = |other: &Value| text(other, "topologyKey") == key && text(other, "whenUnsatisfiable") == otherwise;
+        if later.into_iter().any(same) {
             let pair = format!("{{{key}, {otherwise}}}");
             errors.push(FieldError::duplicate(&format!("{path}.{{topologyKey, whenUnsatisfiable}}"), &pair.into()));
         }
@@ -479,8 +731,12 @@ pub(in super::super) fn tolerations(errors: &mut Errors, spec: &Value, path: &st
             "Exists" => {
                 if !value.is_empty() {
                     let why = "value must be empty when `operator` is 'Exists'";
-                    errors.push(FieldError::invalid(&field, toleration, why));
+                    errors.push(FieldError::invalid(&field, &value.into(), why));
                 }
+            }
+            other @ ("Lt" | "Gt") => {
+                let known = ["Equal", "Exists", "Lt", "Gt"]; // the last two are of a feature that is off
+                errors.push(FieldError::not_supported(&field, &other.into(), &known));
             }
             other => errors.push(FieldError::not_supported(&field, &other.into(), &["Equal", "Exists"])),
         }

@@ -161,6 +161,39 @@ fn source(errors: &mut Errors, volume: &Value, path: &str, pod: &str) {
             "azureDisk" => {
                 required(errors, source, path, "diskName");
                 required(errors, source, path, "diskURI");
+                let (uri, managed) = (text(source, "diskURI"), text(source, "kind") == "Managed");
+                one_of(errors, source, path, "cachingMode", &["None", "ReadOnly", "ReadWrite"], false);
+                one_of(errors, source, path, "kind", &["Dedicated", "Managed", "Shared"], false);
+                let (start, form) = if managed {
+                    let form = "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/\
+                                {disk-id}";
+                    ("/subscriptions/", form)
+                } else {
+                    let form = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd";
+                    ("https://", form)
+                };
+                if !uri.starts_with(start) {
+                    errors.push(FieldError::not_supported(&child(path, "diskURI"), &uri.into(), &[form]));
+                }
+            }
+            "fc" => {
+                let (targets, field) = (items(source, "targetWWNs"), child(path, "targetWWNs"));
+                let others = !items(source, "wwids").is_empty();
+                if targets.is_empty() && !others {
+                    let why = "must specify either targetWWNs or wwids, but not both";
+                    errors.push(FieldError::required(&field, why));
+                }
+                if !targets.is_empty() && others {
+                    let why = "targetWWNs and wwids can not be specified simultaneously";
+                    errors.push(FieldError::invalid(&field, get(source, "targetWWNs"), why));
+                }
+                if !targets.is_empty() && !has(source, "lun") {
+                    let why = "lun is required if targetWWNs is specified";
+                    errors.push(FieldError::required(&child(path, "lun"), why));
+                } else if !targets.is_empty() && !(0..=255).contains(&int_or_zero(source, "lun")) {
+                    let why = range_error(0, 255);
+                    errors.push(FieldError::invalid(&child(path, "lun"), get(source, "lun"), &why));
+                }
             }
             "vsphereVolume" => {
                 required(errors, source, path, "volumePath");
@@ -290,7 +323,7 @@ fn projected(errors: &mut Errors, volume: &Value, path: &str) {
             count += i32::from(has(source, key));
         }
         if count > 1 {
-            errors.push(FieldError::forbidden(&source_path, "may not specify more than 1 volume type"));
+            errors.push(FieldError::forbidden(&source_path, "may not specify more than 1 volume type per source"));
         }
     }
 }
@@ -364,7 +397,7 @@ pub(super) fn mounts(errors: &mut Errors, container: &Value, path: &str, volumes
         if !recursive.is_empty() && recursive != "Disabled" {
             let field = child(&list, "recursiveReadOnly");
             if !["IfPossible", "Enabled"].contains(&recursive) {
-                let known = ["Disabled", "IfPossible", "Enabled"];
+                let known = ["Disabled", "Enabled", "IfPossible"];
                 errors.push(FieldError::not_supported(&field, &recursive.into(), &known));
             } else if !flag(mount, "readOnly") {
                 let why = "may only be specified when readOnly is true";

@@ -38,6 +38,8 @@ use crate::{
 const IMMEDIATELY: Duration = Duration::from_millis(1);
 /// How soon at the earliest a Sandbox is looked at again that will expire.
 const EXPIRY_FLOOR: Duration = Duration::from_secs(2);
+/// How long at most a write to a pod's metadata is put off: an adopted pod must not stay marked as evictable.
+const LONGEST_DEFERRAL: Duration = Duration::from_secs(1);
 /// Field manager of what the controller creates.
 const CREATOR: &str = "sandbox-controller";
 
@@ -61,7 +63,8 @@ pub(super) async fn run(api: Api, settings: Settings, token: CancellationToken) 
         }),
         Source::all(services(), owners),
     ];
-    let controller = Controller { creator: api.with_manager(CREATOR), api: api.clone(), index, settings };
+    let put_off = Arc::default();
+    let controller = Controller { creator: api.with_manager(CREATOR), api: api.clone(), index, settings, put_off };
     actor::run(api, sources, token, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(key).await }
@@ -109,17 +112,22 @@ struct Controller {
     creator: Api,
     index: PodIndex,
     settings: Settings,
+    /// Since when a write to the metadata of a Sandbox's pod is put off.
+    put_off: Arc<Mutex<BTreeMap<Key, Timestamp>>>,
 }
 
 /// How the pod step ended.
+#[derive(Default)]
 struct PodEnd {
     pod: Option<Arc<Stored>>,
     error: Option<StepError>,
+    /// How long the write of its metadata still waits.
+    put_off: Option<Duration>,
 }
 
 impl PodEnd {
     fn failed(text: String) -> Self {
-        Self { pod: None, error: Some(StepError::Other(text)) }
+        Self { error: Some(StepError::Other(text)), ..Self::default() }
     }
 }
 
@@ -128,8 +136,12 @@ fn other(error: &Status) -> StepError {
 }
 
 impl Controller {
-    async fn reconcile(&self, (namespace, name): Key) -> Result<Outcome, Status> {
-        let Some(live) = self.api.get(&sandboxes(), &namespace, &name).await? else { return Ok(Outcome::Done) };
+    async fn reconcile(&self, key: Key) -> Result<Outcome, Status> {
+        let (namespace, name) = &key;
+        let Some(live) = self.api.get(&sandboxes(), namespace, name).await? else {
+            self.nothing_waits(&key);
+            return Ok(Outcome::Done);
+        };
         if live.is_deleting() {
             return Ok(Outcome::Done); // what it owns is the garbage collector's
         }
@@ -148,7 +160,7 @@ impl Controller {
             return self.clean_up(&sandbox, &old, now).await;
         }
 
-        let (mut new, failure) = self.reconcile_children(&mut sandbox).await;
+        let (mut new, failure, put_off) = self.reconcile_children(&mut sandbox).await;
         let now = self.api.clock().now();
         let mut outcome = match shutdown_time(&sandbox) {
             None => Outcome::Done,
@@ -160,6 +172,17 @@ impl Controller {
         if is_expired(&sandbox, now) {
             status::mark_expired(&mut new, generation, now);
             outcome = Outcome::After(IMMEDIATELY);
+        }
+        if failure.is_none() {
+            match put_off {
+                None => self.nothing_waits(&key),
+                Some(wait) => {
+                    outcome = match outcome {
+                        Outcome::After(sooner) if sooner <= wait => Outcome::After(sooner),
+                        _ => Outcome::After(wait),
+                    };
+                }
+            }
         }
         let written = self.write_status(&sandbox, &old, &new).await;
         match failure {
@@ -202,10 +225,10 @@ impl Controller {
         Ok(Outcome::Done)
     }
 
-    /// Brings claims, pod and service about; the status that follows, and what failed.
-    async fn reconcile_children(&self, sandbox: &mut Object) -> (status::StatusMap, Option<String>) {
+    /// Brings claims, pod and service about; the status that follows, what failed, and how long a write still waits.
+    async fn reconcile_children(&self, sandbox: &mut Object) -> (status::StatusMap, Option<String>, Option<Duration>) {
         let volume_error = self.reconcile_volumes(sandbox).await.err();
-        let PodEnd { pod, error: pod_error } = self.reconcile_pod(sandbox).await;
+        let PodEnd { pod, error: pod_error, put_off } = self.reconcile_pod(sandbox).await;
         let (mut service, mut service_error) = (ServiceFound::Unknown, None);
         if let Some(conflict @ StepError::MultiplePods(_)) = &pod_error {
             // Which pod a service would lead to is not clear, so services stay as they are.
@@ -219,7 +242,7 @@ impl Controller {
         let pod = pod.as_deref().map(Stored::object);
         let findings = Findings { pod, volume_error, pod_error, service, service_error };
         let now = self.api.clock().now();
-        (status::after(sandbox, &findings, &self.settings.cluster_domain, now), findings.failure())
+        (status::after(sandbox, &findings, &self.settings.cluster_domain, now), findings.failure(), put_off)
     }
 
     async fn tell_of_conflict(&self, sandbox: &Object, text: &str) {
@@ -282,13 +305,14 @@ impl Controller {
         }
         match resolved.pod {
             Ok(pod) => self.carry_out(sandbox, pod).await,
-            Err(count) => PodEnd { pod: None, error: Some(StepError::MultiplePods(count)) },
+            Err(count) => PodEnd { error: Some(StepError::MultiplePods(count)), ..PodEnd::default() },
         }
     }
 
     async fn carry_out(&self, sandbox: &mut Object, mut pod: Option<Arc<Stored>>) -> PodEnd {
         let mut plan = pod::decide(sandbox, pod.as_deref().map(Stored::object));
         let mut created = false;
+        let mut put_off = None;
         let mut at = 0;
         while let Some(action) = plan.actions.get(at).cloned() {
             at += 1;
@@ -298,7 +322,7 @@ impl Controller {
                 PodAction::ClearAnnotation => {
                     if let Err(text) = self.clear_annotation(sandbox).await {
                         let pod = pod.filter(|_| pod::is_suspended(sandbox));
-                        return PodEnd { pod, error: Some(StepError::Other(text)) };
+                        return PodEnd { pod, error: Some(StepError::Other(text)), put_off: None };
                     }
                 }
                 PodAction::Annotate => {
@@ -311,8 +335,15 @@ impl Controller {
                 PodAction::Delete => {
                     let deleted = self.api.delete(&pods(), &namespace, &name, &DeletePolicy::default()).await;
                     if let Err(error) = deleted {
-                        return PodEnd { pod, error: Some(StepError::Other(format!("failed to delete pod: {error}"))) };
+                        let error = StepError::Other(format!("failed to delete pod: {error}"));
+                        return PodEnd { pod, error: Some(error), put_off: None };
                     }
+                }
+                PodAction::Patch(_)
+                    if pod.as_ref().is_some_and(|pod| is_own(pod, sandbox))
+                        && let Some(wait) = self.still_waits(sandbox) =>
+                {
+                    put_off = Some(wait);
                 }
                 PodAction::Patch(patch) => match self.api.patch(&pods(), &namespace, &name, "", patch).await {
                     Ok(patched) => pod = Some(patched),
@@ -335,14 +366,32 @@ impl Controller {
                             }
                         }
                     }
-                    Err(error) => return PodEnd { pod: None, error: Some(other(&error)) },
+                    Err(error) => return PodEnd { error: Some(other(&error)), ..PodEnd::default() },
                 },
             }
         }
         match plan.refusal {
             Some(text) => PodEnd::failed(text),
-            None => PodEnd { pod, error: None },
+            None => PodEnd { pod, error: None, put_off },
         }
+    }
+
+    /// How long a write to the metadata of the Sandbox's own pod may still wait, so that several become one; `None` where
+    /// it is due. Nothing is lost with the waiting: the next pass finds again what is to be written.
+    fn still_waits(&self, sandbox: &Object) -> Option<Duration> {
+        let window = self.settings.sandbox_write_behind_window.min(LONGEST_DEFERRAL);
+        if window.is_zero() {
+            return None;
+        }
+        let now = self.api.clock().now();
+        let mut put_off = self.put_off.lock().expect("no panic under this lock");
+        let since = *put_off.entry((sandbox.namespace().to_owned(), sandbox.name().to_owned())).or_insert(now);
+        let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        window.checked_sub(waited).filter(|left| !left.is_zero())
+    }
+
+    fn nothing_waits(&self, key: &Key) {
+        self.put_off.lock().expect("no panic under this lock").remove(key);
     }
 
     async fn clear_annotation(&self, sandbox: &mut Object) -> Result<(), String> {

@@ -2,11 +2,15 @@
 //!
 //! Small beside cel-go's checker: what it does not know it takes for `dyn`, and lets pass.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use ::cel::{
     ParseErrors, Program,
-    common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators},
+    common::{
+        ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators},
+        types::CelString,
+        value::CowVal,
+    },
 };
 
 use super::{
@@ -312,9 +316,25 @@ const MEMBER: &[Signature] = &[
     ("major", "V", 'i'),
     ("minor", "V", 'i'),
     ("patch", "V", 'i'),
+    // What only admission policies have values for: rules know the names.
+    ("path", "As", 'A'),
+    ("group", "As", 'A'),
+    ("serviceAccount", "Ass", 'A'),
+    ("resource", "As", 'A'),
+    ("subresource", "As", 'A'),
+    ("namespace", "As", 'A'),
+    ("name", "As", 'A'),
+    ("check", "As", 'A'),
+    ("fieldSelector", "As", 'A'),
+    ("labelSelector", "As", 'A'),
+    ("allowed", "A", 'b'),
+    ("reason", "A", 's'),
+    ("errored", "A", 'b'),
+    ("error", "A", 's'),
 ];
 
-const OWN: [(char, &str); 6] = [
+const OWN: [(char, &str); 7] = [
+    ('A', "kubernetes.authorization.Authorizer"),
     ('R', "kubernetes.URL"),
     ('P', "net.IP"),
     ('C', "net.CIDR"),
@@ -365,8 +385,17 @@ fn show(source: &str, line: usize, column: usize, text: &str) -> String {
     format!("ERROR: <input>:{line}:{column}: {text}\n | {snippet}\n | {}^", ".".repeat(column - 1))
 }
 
-/// Checks a rule on values of a schema; gives what it evaluates to.
-pub(super) fn check(program: &Program, source: &str, node: &Arc<Node>, optional_old: bool) -> Result<Kind, String> {
+/// What a check found.
+#[derive(Debug)]
+pub(super) struct Checked {
+    /// What the rule evaluates to.
+    pub(super) kind: Kind,
+    /// The types of its parts, by their ids.
+    pub(super) kinds: BTreeMap<u64, Kind>,
+}
+
+/// Checks a rule on values of a schema.
+pub(super) fn check(program: &Program, source: &str, node: &Arc<Node>, optional_old: bool) -> Result<Checked, String> {
     let this = Kind::of(node);
     let old = if optional_old { Kind::Optional(Box::new(this.clone())) } else { this.clone() };
     let mut checker = Checker {
@@ -374,10 +403,18 @@ pub(super) fn check(program: &Program, source: &str, node: &Arc<Node>, optional_
         source,
         scope: vec![("self".to_owned(), this), ("oldSelf".to_owned(), old)],
         errors: Vec::new(),
+        kinds: BTreeMap::new(),
+        literals: Vec::new(),
+        formats: 0,
     };
     let kind = checker.kind(program.expression());
     if checker.errors.is_empty() {
-        return Ok(kind);
+        for (id, text) in std::mem::take(&mut checker.literals) {
+            checker.fail(id, &text);
+        }
+    }
+    if checker.errors.is_empty() {
+        return Ok(Checked { kind, kinds: checker.kinds });
     }
     checker.errors.sort();
     Err(checker.errors.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("\n"))
@@ -389,6 +426,11 @@ struct Checker<'a> {
     scope: Vec<(String, Kind)>,
     /// By offset.
     errors: Vec<(u32, String)>,
+    kinds: BTreeMap<u64, Kind>,
+    /// What is wrong with literals, which counts where nothing else is wrong.
+    literals: Vec<(u64, String)>,
+    /// Calls of `format` around this place.
+    formats: usize,
 }
 
 impl Checker<'_> {
@@ -402,6 +444,12 @@ impl Checker<'_> {
     }
 
     fn kind(&mut self, expression: &IdedExpr) -> Kind {
+        let kind = self.kind_of(expression);
+        self.kinds.insert(expression.id, kind.clone());
+        kind
+    }
+
+    fn kind_of(&mut self, expression: &IdedExpr) -> Kind {
         let id = expression.id;
         match &expression.expr {
             Expr::Literal(literal) => match literal {
@@ -415,25 +463,21 @@ impl Checker<'_> {
             },
             Expr::Ident(name) => self.ident(id, name),
             Expr::List(list) => {
-                let kinds: Vec<Kind> = list.elements.iter().map(|element| self.kind(element)).collect();
-                let same = kinds.windows(2).all(|pair| pair[0].fits(&pair[1]));
-                let items = if same { kinds.into_iter().reduce(Kind::join).unwrap_or(Kind::Dyn) } else { Kind::Dyn };
-                Kind::List(Box::new(items))
+                let mut items = None;
+                for element in &list.elements {
+                    items = Some(self.same_kind(items, element));
+                }
+                Kind::List(Box::new(items.unwrap_or(Kind::Dyn)))
             }
             Expr::Map(map) => {
-                let mut items = Vec::new();
+                let (mut keys, mut items) = (None, None);
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
-                        self.kind(&entry.key);
-                        items.push(self.kind(&entry.value));
+                        keys = Some(self.same_kind(keys, &entry.key));
+                        items = Some(self.same_kind(items, &entry.value));
                     }
                 }
-                let same = items.windows(2).all(|pair| pair[0].fits(&pair[1]));
-                Kind::Map(Box::new(if same {
-                    items.into_iter().reduce(Kind::join).unwrap_or(Kind::Dyn)
-                } else {
-                    Kind::Dyn
-                }))
+                Kind::Map(Box::new(items.unwrap_or(Kind::Dyn)))
             }
             Expr::Select(select) => {
                 let operand = self.kind(&select.operand);
@@ -481,6 +525,38 @@ impl Checker<'_> {
                 None => self.function(id, &call.func_name, &call.args),
             },
             Expr::Struct(_) | Expr::Unspecified => Kind::Dyn,
+        }
+    }
+
+    /// The kind of a literal's next part, which has to be that of those before it.
+    fn same_kind(&mut self, before: Option<Kind>, part: &IdedExpr) -> Kind {
+        let kind = self.kind(part);
+        match before {
+            None => kind,
+            Some(before) if before.fits(&kind) => before.join(kind),
+            Some(before) => {
+                if self.formats == 0 {
+                    self.literals.push((part.id, format!("expected type '{before}' but found '{kind}'")));
+                }
+                Kind::Dyn
+            }
+        }
+    }
+
+    /// Texts that a function reads at run time are read before, where they stand there literally.
+    fn literal(&mut self, name: &str, arg: Option<&IdedExpr>) {
+        let Some(IdedExpr { id, expr: Expr::Literal(LiteralValue::String(text)) }) = arg else { return };
+        let reads = match name {
+            "matches" => regex::Regex::new(text.inner()).is_ok(),
+            "duration" | "timestamp" => {
+                let arguments = vec![CowVal::owned(CelString::from(text.inner().to_owned()))];
+                let convert = super::ENV.find_overload(name, &arguments);
+                convert.is_none_or(|convert| convert(arguments).is_ok())
+            }
+            _ => true,
+        };
+        if !reads {
+            self.literals.push((*id, format!("invalid {name} argument")));
         }
     }
 
@@ -536,15 +612,32 @@ impl Checker<'_> {
             }
         }
         let mut kinds = vec![self.kind(target)];
+        // What a text is made of may be mixed.
+        let mixes = usize::from(name == "format");
+        self.formats += mixes;
         kinds.extend(args.iter().map(|arg| self.kind(arg)));
+        self.formats -= mixes;
+        self.literal(name, args.first());
         self.overload(id, name, MEMBER, &kinds, true)
     }
 
     fn function(&mut self, id: u64, name: &str, args: &[IdedExpr]) -> Kind {
         let mut kinds: Vec<Kind> = args.iter().map(|arg| self.kind(arg)).collect();
         match (name, kinds.as_mut_slice()) {
-            (operators::LOGICAL_AND | operators::LOGICAL_OR, _) | (operators::LOGICAL_NOT, [_]) => {
-                if kinds.iter().all(Kind::may_be_bool) { Kind::Bool } else { self.no_overload(id, name, &kinds, false) }
+            (operators::LOGICAL_AND | operators::LOGICAL_OR, _) => {
+                for (arg, kind) in args.iter().zip(&kinds) {
+                    if !kind.may_be_bool() {
+                        self.fail(arg.id, &format!("expected type 'bool' but found '{kind}'"));
+                    }
+                }
+                Kind::Bool
+            }
+            (operators::LOGICAL_NOT, [_]) => {
+                if kinds.iter().all(Kind::may_be_bool) {
+                    Kind::Bool
+                } else {
+                    self.no_overload(id, name, &kinds, false)
+                }
             }
             (operators::NOT_STRICTLY_FALSE, _) => Kind::Bool,
             (operators::CONDITIONAL, [condition, then, otherwise]) => {
@@ -617,7 +710,10 @@ impl Checker<'_> {
                 }
             }
             _ if name.starts_with('@') => Kind::Dyn,
-            _ => self.overload(id, name, GLOBAL, &kinds, false),
+            _ => {
+                self.literal(name, if name == "matches" { args.get(1) } else { args.first() });
+                self.overload(id, name, GLOBAL, &kinds, false)
+            }
         }
     }
 

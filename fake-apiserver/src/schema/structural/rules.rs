@@ -1,7 +1,7 @@
 //! What a CustomResourceDefinition's schema may not say.
 //!
 //! See `apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go` for the first set of rules and
-//! `pkg/apiserver/schema/validation.go` there for the second, which is looked at only where the first finds nothing.
+//! `pkg/apiserver/schema/validation.go` there for the second.
 
 use serde_json::{Map, Value, json};
 
@@ -33,18 +33,42 @@ fn is_set(source: &Source, key: &str) -> bool {
     }
 }
 
+/// What a part of a schema may not have for where it stands.
+#[derive(Clone, Copy, Default)]
+struct Inside<'a> {
+    /// Why there may be no default.
+    no_defaults: Option<&'a str>,
+    /// Whether this is the type or metadata of an object.
+    meta: bool,
+}
+
 /// What OpenAPI has and CustomResourceDefinitions do not, list and map types, the form of CEL rules.
 pub(super) fn openapi(root: &Source, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    if flag(root, "nullable") {
-        errors.push(FieldError::forbidden(&format!("{path}.nullable"), "nullable cannot be true at the root"));
-    }
-    walk_openapi(root, path, &mut errors);
+    walk_openapi(root, path, Level::Root, Inside::default(), &mut errors);
     errors
 }
 
-fn walk_openapi(source: &Source, path: &str, errors: &mut Vec<FieldError>) {
+/// Whether a schema has what structural schemas have no place for at all: then only that is told of.
+pub(super) fn unsupported(source: &Source) -> bool {
+    let own = ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"];
+    let lists = ["allOf", "oneOf", "anyOf"];
+    own.iter().any(|key| is_set(source, key))
+        || source.get("items").is_some_and(Value::is_array)
+        || ["items", "additionalProperties", "not"].iter().filter_map(|key| part(source, key)).any(unsupported)
+        || part(source, "properties").into_iter().flatten().filter_map(|(_, value)| value.as_object()).any(unsupported)
+        || lists.iter().any(|key| list(source, key).any(|(_, inner)| unsupported(inner)))
+}
+
+fn walk_openapi(source: &Source, path: &str, level: Level, inside: Inside<'_>, errors: &mut Vec<FieldError>) {
     let at = |member: &str| format!("{path}.{member}");
+    let kind = text(source, "type");
+    if !kind.is_empty() && !TYPES.contains(&kind) {
+        errors.push(FieldError::not_supported(&at("type"), &kind.into(), &TYPES));
+    }
+    if let (Some(reason), Some(_)) = (inside.no_defaults, source.get("default").filter(|value| !value.is_null())) {
+        errors.push(FieldError::forbidden(&at("default"), &format!("must not be set {reason}")));
+    }
     for (key, detail) in [
         ("id", "id is not supported"),
         ("additionalItems", "additionalItems is not supported"),
@@ -57,12 +81,15 @@ fn walk_openapi(source: &Source, path: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::forbidden(&at(key), detail));
         }
     }
-    let kind = text(source, "type");
     if kind == "null" {
         errors.push(FieldError::forbidden(&at("type"), "type cannot be set to null, use nullable as an alternative"));
     }
     if source.get("items").is_some_and(Value::is_array) {
         errors.push(FieldError::forbidden(&at("items"), "items must be a schema object and not an array"));
+    }
+    if inside.meta && flag(source, "x-kubernetes-embedded-resource") {
+        let detail = "must not be used inside of resource meta";
+        errors.push(FieldError::forbidden(&at("x-kubernetes-embedded-resource"), detail));
     }
     if flag(source, "uniqueItems") {
         let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
@@ -76,67 +103,71 @@ fn walk_openapi(source: &Source, path: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::forbidden(&at("additionalProperties"), detail));
         }
         if let Some(additional) = additional.as_object() {
-            walk_openapi(additional, &at("additionalProperties"), errors);
+            let mut inside = inside;
+            if inside.meta {
+                inside.no_defaults = Some("inside additionalProperties applying to object metadata");
+            }
+            walk_openapi(additional, &at("additionalProperties"), Level::Member, inside, errors);
         }
     }
     for (name, property) in properties.into_iter().flatten() {
-        if let Some(property) = property.as_object() {
-            walk_openapi(property, &format!("{path}.properties[{name}]"), errors);
+        let Some(property) = property.as_object() else { continue };
+        let mut inside = inside;
+        let whole = level == Level::Root || flag(source, "x-kubernetes-embedded-resource");
+        let reason = format!("in top-level {name}");
+        if whole && ["metadata", "kind", "apiVersion"].contains(&name.as_str()) {
+            inside.meta = true;
+            if level == Level::Root {
+                inside.no_defaults = Some(&reason);
+            }
         }
+        walk_openapi(property, &format!("{path}.properties[{name}]"), Level::Member, inside, errors);
     }
     if let Some(not) = part(source, "not") {
-        walk_openapi(not, &at("not"), errors);
+        walk_openapi(not, &at("not"), Level::Member, inside, errors);
     }
     for key in ["allOf", "oneOf", "anyOf"] {
         for (index, inner) in list(source, key) {
-            walk_openapi(inner, &format!("{path}.{key}[{index}]"), errors);
+            walk_openapi(inner, &format!("{path}.{key}[{index}]"), Level::Member, inside, errors);
         }
     }
     if let Some(items) = part(source, "items") {
-        walk_openapi(items, &at("items"), errors);
+        walk_openapi(items, &at("items"), Level::Items, inside, errors);
     }
     if source.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
         let field = at("x-kubernetes-preserve-unknown-fields");
         errors.push(FieldError::invalid(&field, &Value::Bool(false), "must be true or undefined"));
     }
     list_and_map_types(source, path, errors);
-    if !kind.is_empty() && kind != "null" && !TYPES.contains(&kind) {
-        errors.push(FieldError::not_supported(&at("type"), &kind.into(), &TYPES));
-    }
-    if kind == "array" && !is_set(source, "items") && !source.get("items").is_some_and(Value::is_object) {
-        errors.push(FieldError::required(&at("items"), "must be specified"));
-    }
-    let pattern = text(source, "pattern");
-    if let Some(error) = pattern_error(pattern) {
-        let detail = format!("must be a valid regular expression, but isn't: error parsing regexp: {error}");
-        errors.push(FieldError::invalid(&at("pattern"), &pattern.into(), &detail));
-    }
     rule_forms(source, path, errors);
 }
 
 fn list_and_map_types(source: &Source, path: &str, errors: &mut Vec<FieldError>) {
     let at = |member: &str| format!("{path}.{member}");
     let kind = text(source, "type");
-    let mut wrong_type = |want: &str, key: &str| {
+    let wrong_type = |want: &str, key: &str| {
         let detail = format!("must be {want} if {key} is specified");
-        errors.push(if kind.is_empty() {
+        if kind.is_empty() {
             FieldError::required(&at("type"), &detail)
         } else {
             FieldError::invalid(&at("type"), &kind.into(), &detail)
-        });
+        }
     };
     let (map_type, list_type) = (text(source, "x-kubernetes-map-type"), text(source, "x-kubernetes-list-type"));
     if !map_type.is_empty() && kind != "object" {
-        wrong_type("object", "x-kubernetes-map-type");
-    }
-    if !list_type.is_empty() && kind != "array" {
-        wrong_type("array", "x-kubernetes-list-type");
+        errors.push(wrong_type("object", "x-kubernetes-map-type"));
     }
     if !["", "atomic", "granular"].contains(&map_type) {
         errors.push(FieldError::not_supported(&at("x-kubernetes-map-type"), &map_type.into(), &["atomic", "granular"]));
     }
+    let items = part(source, "items");
+    if !list_type.is_empty() && kind != "array" {
+        errors.push(wrong_type("array", "x-kubernetes-list-type"));
+    } else if let ("set", Some(items)) = (list_type, items) {
+        set_items(items, path, errors);
+    }
     if !["", "atomic", "set", "map"].contains(&list_type) {
-        let supported = ["atomic", "map", "set"];
+        let supported = ["atomic", "set", "map"];
         errors.push(FieldError::not_supported(&at("x-kubernetes-list-type"), &list_type.into(), &supported));
     }
     let keys = strings(source, "x-kubernetes-list-map-keys");
@@ -148,7 +179,6 @@ fn list_and_map_types(source: &Source, path: &str, errors: &mut Vec<FieldError>)
             FieldError::invalid(&at("x-kubernetes-list-type"), &list_type.into(), detail)
         });
     }
-    let items = part(source, "items");
     if list_type == "map" {
         if keys.is_empty() {
             let detail = "must not be empty if x-kubernetes-list-type is map";
@@ -178,7 +208,8 @@ fn map_keys(items: &Source, keys: &[String], path: &str, errors: &mut Vec<FieldE
             Some(property) if ["array", "object"].contains(&text(property, "type")) => {
                 let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
                 let field = format!("{path}.items.properties[{key}].type");
-                errors.push(FieldError::invalid(&field, &text(property, "type").into(), detail));
+                // upstream shows the item's type, not the key's
+                errors.push(FieldError::invalid(&field, &text(items, "type").into(), detail));
             }
             Some(_) => {}
             None => {
@@ -191,6 +222,18 @@ fn map_keys(items: &Source, keys: &[String], path: &str, errors: &mut Vec<FieldE
     }
 }
 
+fn set_items(items: &Source, path: &str, errors: &mut Vec<FieldError>) {
+    let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
+    let key = match text(items, "type") {
+        "object" if text(items, "x-kubernetes-map-type") != "atomic" => "x-kubernetes-map-type",
+        "array" if !["", "atomic"].contains(&text(items, "x-kubernetes-list-type")) => "x-kubernetes-list-type",
+        _ => return,
+    };
+    // upstream shows the list type either way
+    let shown = items.get("x-kubernetes-list-type").unwrap_or(&Value::Null);
+    errors.push(FieldError::invalid(&format!("{path}.items.{key}"), shown, detail));
+}
+
 fn set_and_map_items(items: &Source, list_type: &str, keys: &[String], path: &str, errors: &mut Vec<FieldError>) {
     let at = |member: &str| format!("{path}.items.{member}");
     if flag(items, "nullable") {
@@ -198,13 +241,6 @@ fn set_and_map_items(items: &Source, list_type: &str, keys: &[String], path: &st
         errors.push(FieldError::forbidden(&at("nullable"), &detail));
     }
     if list_type == "set" {
-        let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
-        let key = match text(items, "type") {
-            "object" if text(items, "x-kubernetes-map-type") != "atomic" => "x-kubernetes-map-type",
-            "array" if !["", "atomic"].contains(&text(items, "x-kubernetes-list-type")) => "x-kubernetes-list-type",
-            _ => return,
-        };
-        errors.push(FieldError::invalid(&at(key), items.get(key).unwrap_or(&Value::Null), detail));
         return;
     }
     let required = strings(items, "required");
@@ -231,11 +267,10 @@ fn rule_forms(source: &Source, path: &str, errors: &mut Vec<FieldError>) {
         let (expression, message) = (text(rule, "rule"), text(rule, "message"));
         if expression.trim().is_empty() {
             errors.push(FieldError::required(&at("rule"), "rule is not specified"));
-        }
-        if !message.is_empty() && message.trim().is_empty() {
-            errors.push(FieldError::invalid(&at("message"), &message.into(), "message must be non-empty if specified"));
+        } else if !message.is_empty() && message.trim().is_empty() {
+            errors.push(FieldError::invalid(&at("message"), &message.into(), "must be non-empty if specified"));
         } else if message.trim().contains(['\n', '\r']) {
-            errors.push(FieldError::invalid(&at("message"), &message.into(), "message must not contain line breaks"));
+            errors.push(FieldError::invalid(&at("message"), &message.into(), "must not contain line breaks"));
         } else if expression.trim().contains(['\n', '\r']) && message.trim().is_empty() {
             let detail = "message must be specified if rule contains line breaks";
             errors.push(FieldError::required(&at("message"), detail));
@@ -248,61 +283,249 @@ fn rule_forms(source: &Source, path: &str, errors: &mut Vec<FieldError>) {
         if let Some(reason) = rule.get("reason").and_then(Value::as_str).filter(|reason| !REASONS.contains(reason)) {
             errors.push(FieldError::not_supported(&at("reason"), &reason.into(), &REASONS));
         }
-        let field_path = text(rule, "fieldPath");
-        if !field_path.is_empty() {
-            let detail = if field_path.trim().is_empty() {
-                Some("fieldPath must be non-empty if specified")
-            } else if field_path.contains(['\n', '\r']) {
-                Some("fieldPath must not contain line breaks")
-            } else if !leads_somewhere(source, field_path) {
-                Some("must be a valid path")
-            } else {
-                None
-            };
-            if let Some(detail) = detail {
-                errors.push(FieldError::invalid(&at("fieldPath"), &field_path.into(), detail));
+        let path = text(rule, "fieldPath");
+        if !path.is_empty() {
+            let mut fail = |detail| errors.push(FieldError::invalid(&at("fieldPath"), &path.into(), detail));
+            if path.trim().is_empty() {
+                fail("must be non-empty if specified");
+            }
+            if path.contains(['\n', '\r']) {
+                fail("must not contain line breaks");
+            }
+            if field_path(source, path, true).is_err() {
+                fail("must be a valid path");
             }
         }
     }
 }
 
-/// The member names of a rule's `fieldPath`: `.a.b['c.d']`.
-pub(in crate::schema) fn field_path(path: &str) -> Option<Vec<String>> {
-    let mut names = Vec::new();
+/// Where a path such as `.a.b['c.d']` leads in a schema, and how an error names that place.
+///
+/// Upstream: `ValidFieldPath` of `apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go`.
+///
+/// # Errors
+/// Upstream's words for what is wrong with it.
+pub(in crate::schema) fn field_path<'a>(
+    source: &'a Source,
+    path: &str,
+    brackets: bool,
+) -> Result<(String, Option<&'a Source>), String> {
+    let (mut normal, mut at) = (String::new(), Some(source));
     let mut rest = path;
     while !rest.is_empty() {
-        if let Some(tail) = rest.strip_prefix("['") {
-            let (name, tail) = tail.split_once("']")?;
-            names.push(name.replace("\\'", "'"));
-            rest = tail;
-        } else {
-            let tail = rest.strip_prefix('.')?;
-            let end = tail.find(['.', '[']).unwrap_or(tail.len());
-            if end == 0 {
-                return None;
+        let opening = token(&mut rest);
+        let name = match opening {
+            "." => token(&mut rest).to_owned(),
+            "[" if !brackets => return Err("array notation is not allowed".into()),
+            "[" => {
+                let quoted = match token(&mut rest) {
+                    "" => return Err("unexpected end of JSON path".into()),
+                    quoted => quoted,
+                };
+                let inner = quoted.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+                let Some(inner) = inner else {
+                    return Err(format!("expected single quoted string but got {quoted}"));
+                };
+                unescape(inner)?
             }
-            names.push(tail[..end].to_owned());
-            rest = &tail[end..];
+            other => return Err(format!("expected [ or . but got: {other}")),
+        };
+        if name.is_empty() && opening == "." {
+            return Err("unexpected end of JSON path".into());
+        }
+        let here = at.ok_or("does not refer to a valid field")?;
+        if let Some(properties) = part(here, "properties").filter(|map| !map.is_empty()) {
+            let next = properties.get(&name).and_then(Value::as_object).ok_or("does not refer to a valid field")?;
+            if !normal.is_empty() {
+                normal.push('.');
+            }
+            normal.push_str(&name);
+            at = Some(next);
+        } else if here.contains_key("additionalProperties") {
+            normal.push_str(&format!("[{name}]"));
+            at = part(here, "additionalProperties");
+        } else {
+            return Err("does not refer to a valid field".into());
+        }
+        if opening == "[" {
+            match token(&mut rest) {
+                "]" => {}
+                "" => return Err("unexpected end of JSON path".into()),
+                other => return Err(format!("expected ] but got {other}")),
+            }
         }
     }
-    Some(names)
+    Ok((normal, at))
 }
 
-fn leads_somewhere(source: &Source, path: &str) -> bool {
-    let Some(names) = field_path(path) else { return false };
-    let mut at = source;
-    for name in names {
-        let property = part(at, "properties").and_then(|map| map.get(&name)).and_then(Value::as_object);
-        match property.or_else(|| part(at, "additionalProperties")) {
-            Some(next) => at = next,
-            None => return false,
+/// The next part of a path: a delimiter, a quoted text, or what stands before the next delimiter.
+fn token<'a>(rest: &mut &'a str) -> &'a str {
+    let bytes = rest.as_bytes();
+    let end = match bytes.first() {
+        None => 0,
+        Some(b'.' | b'[' | b']') => 1,
+        Some(b'\'') => {
+            let close = (1..bytes.len()).find(|at| bytes[*at] == b'\'' && bytes[at - 1] != b'\\');
+            close.map_or(bytes.len(), |at| at + 1)
         }
+        Some(_) => rest.find(['.', '[', ']']).unwrap_or(bytes.len()),
+    };
+    let (token, tail) = rest.split_at(end);
+    *rest = tail;
+    token
+}
+
+fn unescape(text: &str) -> Result<String, String> {
+    let mut out = String::new();
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '\\' {
+            out.push(letter);
+            continue;
+        }
+        out.push(match letters.next() {
+            Some('a') => '\u{7}',
+            Some('b') => '\u{8}',
+            Some('f') => '\u{c}',
+            Some('n') => '\n',
+            Some('r') => '\r',
+            Some('t') => '\t',
+            Some('v') => '\u{b}',
+            Some('\'') => '\'',
+            Some('\\') => '\\',
+            other => {
+                let other = other.map(String::from).unwrap_or_default();
+                return Err(format!("invalid string literal: invalid escape char \\{other}"));
+            }
+        });
     }
-    true
+    Ok(out)
+}
+
+/// What Go refuses and Rust takes, or what both refuse with other words: repetitions, ranges and classes.
+///
+/// See `regexp/syntax/parse.go`.
+fn go_pattern_error(pattern: &str) -> Option<String> {
+    let mut at = 0;
+    let mut repeated: Option<usize> = None; // where the repetition before this place began
+    let mut nothing = true; // whether there is nothing to repeat
+    while let Some(letter) = pattern[at..].chars().next() {
+        let rest = &pattern[at..];
+        let length = match letter {
+            '*' | '+' | '?' => 1,
+            '{' => repeat_length(rest).unwrap_or_default(),
+            _ => 0,
+        };
+        if length > 0 {
+            if letter == '{' {
+                let counts = &rest[1..length - 1];
+                let (least, most) = counts.split_once(',').unwrap_or((counts, counts));
+                let (least, most) = (
+                    least.parse::<u32>().unwrap_or(u32::MAX),
+                    most.parse().unwrap_or(least.parse().unwrap_or(u32::MAX)),
+                );
+                if least > 1000 || most > 1000 || least > most {
+                    return Some(format!("invalid repeat count: `{}`", &rest[..length]));
+                }
+            }
+            if nothing {
+                return Some(format!("missing argument to repetition operator: `{}`", &rest[..length]));
+            }
+            let lazy = usize::from(rest[length..].starts_with('?'));
+            if let Some(from) = repeated {
+                return Some(format!("invalid nested repetition operator: `{}`", &pattern[from..at + length + lazy]));
+            }
+            repeated = Some(at);
+            at += length + lazy;
+            continue;
+        }
+        (repeated, nothing) = (None, matches!(letter, '(' | '|'));
+        at += match letter {
+            '(' if rest.starts_with("(?P<") || rest.starts_with("(?<") => {
+                let Some(end) = rest.find('>') else {
+                    return Some(format!("invalid named capture: `{rest}`"));
+                };
+                end + 1
+            }
+            '(' if rest.starts_with("(?") => match rest.find([':', ')']) {
+                Some(end) => end + 1,
+                None => rest.len(),
+            },
+            '\\' => {
+                let escaped = rest.chars().nth(1)?;
+                let class = rest.get(2..).and_then(|tail| tail.strip_prefix('{')).and_then(|tail| tail.split_once('}'));
+                match (escaped, class) {
+                    ('p' | 'P', Some((name, _))) => {
+                        let whole = &rest[..name.len() + 4];
+                        if formats::pattern(whole).is_err() {
+                            return Some(format!("invalid character class range: `{whole}`"));
+                        }
+                        whole.len()
+                    }
+                    ('1'..='9', _) => return Some(format!("invalid escape sequence: `\\{escaped}`")),
+                    _ => 1 + escaped.len_utf8(),
+                }
+            }
+            '[' => match class_length(rest) {
+                Ok(length) => length,
+                Err(why) => return Some(why),
+            },
+            letter => letter.len_utf8(),
+        };
+    }
+    None
+}
+
+/// The length of a repetition such as `{1,2}`; what is none stands for itself.
+fn repeat_length(text: &str) -> Option<usize> {
+    let end = text.find('}')?;
+    let counts = &text[1..end];
+    let (least, most) = counts.split_once(',').unwrap_or((counts, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    (!least.is_empty() && digits(least) && digits(most)).then_some(end + 1)
+}
+
+/// The length of a class such as `[a-z]`.
+fn class_length(text: &str) -> Result<usize, String> {
+    let mut letters = text.char_indices().skip(1).peekable();
+    letters.next_if(|(_, letter)| *letter == '^');
+    let mut first = true;
+    let mut low: Option<(usize, char)> = None;
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            ']' if !first => return Ok(at + 1),
+            '[' if text[at..].starts_with("[:") => {
+                let end = text[at..].find(":]").map(|end| at + end + 2);
+                while let Some(end) = end
+                    && letters.next_if(|(at, _)| *at < end).is_some()
+                {}
+                low = None;
+            }
+            '\\' => {
+                letters.next();
+                low = None;
+            }
+            '-' if low.is_some() && letters.peek().is_some_and(|(_, next)| *next != ']' && *next != '\\') => {
+                if let (Some((from, low)), Some((at, high))) = (low, letters.next())
+                    && low > high
+                {
+                    let range = &text[from..at + high.len_utf8()];
+                    return Err(format!("invalid character class range: `{range}`"));
+                }
+                low = None;
+            }
+            letter => low = Some((at, letter)),
+        }
+        first = false;
+    }
+    Err(format!("missing closing ]: `{text}`"))
 }
 
 /// What Go says of a pattern; `None` if it compiles.
 fn pattern_error(pattern: &str) -> Option<String> {
+    if let Some(error) = go_pattern_error(pattern) {
+        return Some(error);
+    }
     let error = formats::pattern(pattern).err()?;
     let what = if error.contains("unclosed group") {
         format!("missing closing ): `{pattern}`")
@@ -330,6 +553,14 @@ fn pattern_error(pattern: &str) -> Option<String> {
     Some(what)
 }
 
+fn check_pattern(source: &Source, path: &str, errors: &mut Vec<FieldError>) {
+    let pattern = text(source, "pattern");
+    if let Some(error) = pattern_error(pattern) {
+        let detail = format!("must be a valid regular expression, but isn't: error parsing regexp: {error}");
+        errors.push(FieldError::invalid(&format!("{path}.pattern"), &pattern.into(), &detail));
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
     Root,
@@ -348,6 +579,9 @@ pub(super) fn structural(root: &Source, path: &str) -> Vec<FieldError> {
 
 fn invariants(source: &Source, level: Level, path: &str, errors: &mut Vec<FieldError>) {
     let at = |member: &str| format!("{path}.{member}");
+    if text(source, "type") == "array" && part(source, "items").is_none() {
+        errors.push(FieldError::required(&at("items"), "must be specified"));
+    }
     if let Some(items) = part(source, "items") {
         invariants(items, Level::Items, &at("items"), errors);
     }
@@ -379,6 +613,7 @@ fn invariants(source: &Source, level: Level, path: &str, errors: &mut Vec<FieldE
     }
     let (any_of, all_of) = int_or_string_exceptions(source);
     nested_lists(source, any_of, all_of, path, errors);
+    check_pattern(source, path, errors);
     if embedded && kind != "object" {
         let detail = "must be object if x-kubernetes-embedded-resource is true";
         errors.push(if kind.is_empty() {
@@ -424,8 +659,8 @@ fn type_and_metadata(properties: Option<&Source>, level: Level, path: &str, erro
     if let (Some(metadata), Level::Root) = (metadata, level) {
         let members = part(metadata, "properties");
         let more_members = members.into_iter().flatten().any(|(name, _)| name != "name" && name != "generateName");
-        let plain = ["type", "description", "title", "default", "format", "properties"];
-        if more_members || metadata.keys().any(|key| !plain.contains(&key.as_str())) {
+        let plain = ["type", "default", "properties"];
+        if more_members || metadata.keys().any(|key| is_set(metadata, key) && !plain.contains(&key.as_str())) {
             let detail =
                 "must not specify anything other than name and generateName, but metadata is implicitly specified";
             errors.push(FieldError::forbidden(&format!("{path}.properties[metadata]"), detail));
@@ -435,9 +670,6 @@ fn type_and_metadata(properties: Option<&Source>, level: Level, path: &str, erro
 
 /// Which of `anyOf` and the first `allOf` only say "integer or string" once more, and may name types for that.
 fn int_or_string_exceptions(source: &Source) -> (bool, bool) {
-    if !flag(source, "x-kubernetes-int-or-string") {
-        return (false, false);
-    }
     let says = |source: &Source| {
         let kinds: Vec<_> = list(source, "anyOf").map(|(_, inner)| text(inner, "type")).collect();
         kinds == ["integer", "string"]
@@ -466,6 +698,7 @@ fn nested_lists(source: &Source, skip_any_of: bool, skip_all_of: bool, path: &st
 /// Inside `allOf` and its like, only bounds on values are allowed.
 fn nested(source: &Source, skip_any_of: bool, path: &str, errors: &mut Vec<FieldError>) {
     nested_lists(source, skip_any_of, false, path, errors);
+    check_pattern(source, path, errors);
     if let Some(items) = part(source, "items") {
         nested(items, false, &format!("{path}.items"), errors);
     }
@@ -487,6 +720,7 @@ fn nested(source: &Source, skip_any_of: bool, path: &str, errors: &mut Vec<Field
         ("x-kubernetes-list-map-keys", "must be empty to be structural"),
         ("x-kubernetes-list-type", "must be undefined to be structural"),
         ("x-kubernetes-map-type", "must be undefined to be structural"),
+        ("x-kubernetes-validations", "must be empty to be structural"),
     ] {
         if is_set(source, key) {
             errors.push(FieldError::forbidden(&format!("{path}.{key}"), detail));
@@ -500,18 +734,8 @@ fn nested(source: &Source, skip_any_of: bool, path: &str, errors: &mut Vec<Field
 
 /// What is bounded inside `allOf` and its like has to be specified outside, too.
 fn complete(source: &Source, path: &str, errors: &mut Vec<FieldError>) {
+    // upstream looks at the root alone
     complete_lists(source, Some(source), path, path, errors);
-    if let Some(items) = part(source, "items") {
-        complete(items, &format!("{path}.items"), errors);
-    }
-    for (name, property) in part(source, "properties").into_iter().flatten() {
-        if let Some(property) = property.as_object() {
-            complete(property, &format!("{path}.properties[{name}]"), errors);
-        }
-    }
-    if let Some(additional) = part(source, "additionalProperties") {
-        complete(additional, &format!("{path}.additionalProperties"), errors);
-    }
 }
 
 fn complete_lists(bounds: &Source, outer: Option<&Source>, path: &str, inner_path: &str, errors: &mut Vec<FieldError>) {

@@ -42,6 +42,12 @@ fn errors(schema: &Value) -> Vec<String> {
     &["s.properties[spec].default: Invalid value: 1:  in body should be greater than or equal to 5"])]
 #[case(json!({"type": "object", "properties": {"a": {"type": "string", "default": 5}}}),
     &[r#"s.properties[spec].properties[a].default: Invalid value: "integer":  in body must be of type string: "integer""#])]
+#[case(json!({"type": "string", "pattern": "a{2,1}"}),
+    &[r#"s.properties[spec].pattern: Invalid value: "a{2,1}": must be a valid regular expression, but isn't: error parsing regexp: invalid repeat count: `{2,1}`"#])]
+#[case(json!({"type": "string", "pattern": "x**"}),
+    &[r#"s.properties[spec].pattern: Invalid value: "x**": must be a valid regular expression, but isn't: error parsing regexp: invalid nested repetition operator: `**`"#])]
+#[case(json!({"type": "string", "pattern": r"^\[[^]a-z\-]+\]{1,3}?(?P<n>x|y)*$"}), &[])]
+#[case(json!({"type": "object", "not": {"properties": {"z": {}}}}), &[])]
 #[case(json!({"type": "odd"}),
     &[r#"s.properties[spec].type: Unsupported value: "odd": supported values: "array", "boolean", "integer", "number", "object", "string""#])]
 #[case(json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "string"}}),

@@ -4,10 +4,9 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::base::Gvr;
 
-fn gvr() -> Gvr {
-    Gvr::new("", "v1", "configmaps")
+fn gvr() -> Arc<Gvr> {
+    Gvr::new("", "v1", "configmaps").into()
 }
 
 fn node(name: &str, owners: &[(&str, bool)]) -> Node {
