@@ -26,6 +26,13 @@ async fn started(builder: ClusterBuilder) -> Cluster {
     cluster
 }
 
+/// A cluster without a node, and its ConfigMaps.
+async fn with_maps() -> (Cluster, Api<ConfigMap>) {
+    let cluster = started(Cluster::builder().kubelet(false)).await;
+    let maps = Api::default_namespaced(cluster.client());
+    (cluster, maps)
+}
+
 fn config_map(name: &str) -> ConfigMap {
     let value = "0123456789abcdef".repeat(4);
     serde_json::from_value(serde_json::json!({
@@ -54,8 +61,7 @@ fn start(c: &mut Criterion) {
 
 fn requests(c: &mut Criterion) {
     let runtime = runtime();
-    let cluster = runtime.block_on(started(Cluster::builder().kubelet(false)));
-    let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client());
+    let (cluster, maps) = runtime.block_on(with_maps());
     let next = Cell::new(0);
     let name = || {
         next.set(next.get() + 1);
@@ -80,8 +86,7 @@ fn requests(c: &mut Criterion) {
 /// One create, until every watcher has heard of it.
 fn fan_out(c: &mut Criterion) {
     let runtime = runtime();
-    let cluster = runtime.block_on(started(Cluster::builder().kubelet(false)));
-    let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client());
+    let (cluster, maps) = runtime.block_on(with_maps());
     let mut watches = runtime.block_on(async {
         let mut watches = Vec::new();
         for _ in 0..WATCHERS {

@@ -32,7 +32,7 @@ use crate::{
     kubeconfig::Kubeconfig,
     kubelet::{self, Kubelet, RealRuntime, RuntimeKind},
     registry::{Caller, FieldValidation, ListOptions, Registry, User},
-    sandbox,
+    sandbox, webhook,
 };
 
 /// The time at which a cluster starts if nothing else is said.
@@ -151,6 +151,7 @@ impl ClusterBuilder {
             machine.runtime = RuntimeKind::Real(real);
         }
         let registry = Registry::new(clock, Ids::seeded(self.seed));
+        registry.call_webhooks_by(webhook::client());
         first_objects(&registry).await?;
         for token in &self.tokens {
             registry.add_token(token, admin());
@@ -169,7 +170,8 @@ impl ClusterBuilder {
         };
         let Cluster { registry, tasks, stop, .. } = &cluster;
         let server = Server::from(registry.clone());
-        controllers::start(&server, &controllers::Settings::default(), tasks, stop);
+        let housekeeping = controllers::Settings { workloads: self.kubelet, ..controllers::Settings::default() };
+        controllers::start(&server, &housekeeping, tasks, stop);
         cluster.publish_ca(NO_DOOR_CA);
         if self.sandbox_controllers {
             sandbox::install(&server, sandbox::definitions())

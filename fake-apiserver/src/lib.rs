@@ -71,5 +71,6 @@ pub mod registry;
 pub mod sandbox;
 pub mod schema;
 pub mod store;
+mod webhook;
 
 pub use cluster::Cluster;

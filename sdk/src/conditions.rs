@@ -22,7 +22,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::wait;
 
-use crate::v1beta1::Sandbox;
+use crate::v1beta1::{OperatingMode, Sandbox};
 
 /// The pod runs and is ready, and so is the Service if there is to be one.
 pub const READY: &str = "Ready";
@@ -51,6 +51,18 @@ pub mod reasons {
     pub const MULTIPLE_PODS: &str = "MultiplePods";
     /// Not Ready: the controller failed and tries again; the message is its error.
     pub const RECONCILER_ERROR: &str = "ReconcilerError";
+    /// A claim is not Ready: its pool's template does not exist.
+    pub const TEMPLATE_NOT_FOUND: &str = "TemplateNotFound";
+    /// A claim is not Ready: its pool does not exist.
+    pub const WARM_POOL_NOT_FOUND: &str = "WarmPoolNotFound";
+    /// A claim is not Ready: its labels or annotations for the pod are not allowed.
+    pub const INVALID_METADATA: &str = "InvalidMetadata";
+    /// A claim is not Ready: its template does not allow its environment variables.
+    pub const ENV_VARS_INJECTION_REJECTED: &str = "EnvVarsInjectionRejected";
+    /// A claim is not Ready: its template does not allow its volume claims.
+    pub const VOLUME_CLAIM_TEMPLATES_ERROR: &str = "VolumeClaimTemplatesError";
+    /// A claim is not Ready: its time is over.
+    pub const CLAIM_EXPIRED: &str = "ClaimExpired";
     /// Suspended: the pod is gone.
     pub const POD_TERMINATED: &str = "PodTerminated";
     /// Not Suspended: it is not asked for.
@@ -67,7 +79,7 @@ pub mod reasons {
     pub const POD_SCHEDULING_UNKNOWN: &str = "PodSchedulingUnknown";
 }
 
-/// Holds when the sandbox is Ready.
+/// Holds when the sandbox is Ready, and not suspended: controllers before v0.5.0 call a suspended one Ready.
 ///
 /// # Examples
 /// ```
@@ -78,7 +90,9 @@ pub mod reasons {
 /// assert!(!is_ready().matches_object(None));
 /// ```
 pub fn is_ready() -> impl wait::Condition<Sandbox> {
-    |sandbox: Option<&Sandbox>| sandbox.is_some_and(|sandbox| is_true(sandbox, READY))
+    |sandbox: Option<&Sandbox>| {
+        sandbox.is_some_and(|sandbox| is_true(sandbox, READY) && *sandbox.operating_mode() != OperatingMode::Suspended)
+    }
 }
 
 /// Holds when the sandbox is suspended and its pod is gone.

@@ -7,6 +7,8 @@ use std::{fmt, time::Duration};
 
 use kube::runtime::watcher;
 
+use crate::conversion::ConversionError;
+
 /// What went wrong in a call on Sandbox objects.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -15,27 +17,29 @@ pub enum Error {
     #[error("no client could be made")]
     ConnectFailed(#[source] kube::Error),
 
-    /// The sandbox was not created.
-    #[error("sandbox {sandbox} was not created")]
+    /// The object was not created.
+    #[error("{object} was not created")]
     CreateFailed {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: ObjectName,
         /// Why.
         source: kube::Error,
     },
 
-    /// The sandbox was not read.
-    #[error("sandbox {sandbox} was not read")]
+    /// The object was not read.
+    #[error("{object} was not read")]
     GetFailed {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: ObjectName,
         /// Why.
         source: kube::Error,
     },
 
-    /// The sandboxes were not listed.
-    #[error("the sandboxes in {namespace} were not listed")]
+    /// The objects were not listed.
+    #[error("the objects of kind {kind} in {namespace} were not listed")]
     ListFailed {
+        /// The kind, as in a sentence.
+        kind: &'static str,
         /// Where.
         namespace: String,
         /// Why.
@@ -43,37 +47,85 @@ pub enum Error {
     },
 
     /// The watch was cut or refused. The stream that said so goes on: poll it again.
-    #[error("the watch on the sandboxes in {namespace} was interrupted")]
+    #[error("the watch on objects of kind {kind} in {namespace} was interrupted")]
     WatchFailed {
+        /// The kind, as in a sentence.
+        kind: &'static str,
         /// Where.
         namespace: String,
         /// Why.
         source: watcher::Error,
     },
 
-    /// The sandbox was not changed.
-    #[error("sandbox {sandbox} was not changed")]
+    /// The object was not changed.
+    #[error("{object} was not changed")]
     PatchFailed {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: ObjectName,
         /// Why.
         source: kube::Error,
     },
 
-    /// The sandbox was not deleted.
-    #[error("sandbox {sandbox} was not deleted")]
+    /// The object was not replaced.
+    #[error("{object} was not replaced")]
+    UpdateFailed {
+        /// Which.
+        object: ObjectName,
+        /// Why.
+        source: kube::Error,
+    },
+
+    /// The object was not applied.
+    #[error("{object} was not applied")]
+    ApplyFailed {
+        /// Which.
+        object: ObjectName,
+        /// Why.
+        source: kube::Error,
+    },
+
+    /// The cluster did not say which kinds it serves.
+    #[error("it is not known whether the cluster serves {resource}")]
+    DiscoveryFailed {
+        /// Plural and group.
+        resource: String,
+        /// Why.
+        source: kube::Error,
+    },
+
+    /// The cluster does not have the kind in any version that this crate knows: Agent Sandbox is not installed, or is
+    /// without its extensions.
+    #[error(
+        "the cluster does not serve {resource}: install Agent Sandbox and, but for plain sandboxes, its extensions"
+    )]
+    NotServed {
+        /// Plural and group.
+        resource: String,
+    },
+
+    /// The object does not fit its type, or cannot be said in the version that the cluster speaks.
+    #[error("{object} cannot be understood")]
+    ConvertFailed {
+        /// Which.
+        object: ObjectName,
+        /// Why.
+        source: ConversionError,
+    },
+
+    /// The object was not deleted.
+    #[error("{object} was not deleted")]
     DeleteFailed {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: ObjectName,
         /// Why.
         source: kube::Error,
     },
 
     /// The log was not read.
-    #[error("the log of sandbox {sandbox} (pod {pod}) was not read")]
+    #[error("the log of {object} (pod {pod}) was not read")]
     LogsFailed {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: Box<ObjectName>,
         /// The pod that was asked for.
         pod: String,
         /// Why.
@@ -100,7 +152,11 @@ impl Error {
             | Self::ListFailed { source, .. }
             | Self::PatchFailed { source, .. }
             | Self::DeleteFailed { source, .. }
+            | Self::UpdateFailed { source, .. }
+            | Self::ApplyFailed { source, .. }
+            | Self::DiscoveryFailed { source, .. }
             | Self::LogsFailed { source, .. } => is_retryable(source),
+            Self::NotServed { .. } | Self::ConvertFailed { .. } => false,
             Self::WatchFailed { source, .. } => is_watch_retryable(source),
         }
     }
@@ -133,6 +189,16 @@ impl Error {
         matches!(self.status(), Some(status) if status.is_already_exists())
     }
 
+    /// Whether somebody else was faster, or has the fields that were applied.
+    ///
+    /// # Examples
+    /// ```
+    /// assert!(!agent_sandbox_sdk::Error::ConnectFailed(kube::Error::TlsRequired).is_conflict());
+    /// ```
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.status(), Some(status) if status.is_conflict())
+    }
+
     /// The server's own answer, if it gave one.
     ///
     /// # Examples
@@ -149,10 +215,14 @@ impl Error {
             | Self::ListFailed { source, .. }
             | Self::PatchFailed { source, .. }
             | Self::DeleteFailed { source, .. }
+            | Self::UpdateFailed { source, .. }
+            | Self::ApplyFailed { source, .. }
+            | Self::DiscoveryFailed { source, .. }
             | Self::LogsFailed { source, .. } => match source {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
+            Self::NotServed { .. } | Self::ConvertFailed { .. } => None,
             Self::WatchFailed { source, .. } => match source {
                 watcher::Error::WatchError(status) => Some(status),
                 watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -172,37 +242,48 @@ impl Error {
 #[non_exhaustive]
 pub enum WaitError {
     /// The watch was refused in a way that another try would not change.
-    #[error("sandbox {sandbox} cannot be watched")]
+    #[error("{object} cannot be watched")]
     WatchRefused {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: ObjectName,
         /// Why.
         source: watcher::Error,
     },
 
-    /// There is no such sandbox, or no longer.
-    #[error("sandbox {sandbox} does not exist")]
-    Gone {
-        /// Namespace and name.
-        sandbox: SandboxName,
+    /// The watch was not started: the cluster does not know the kind, or an object of it cannot be understood.
+    #[error("{object} cannot be watched")]
+    NotWatched {
+        /// Which.
+        object: ObjectName,
+        /// Why.
+        source: Box<Error>,
     },
 
-    /// The sandbox has come to a state that it does not leave by itself.
-    #[error("sandbox {sandbox} will not become Ready: {reason}: {message}")]
+    /// There is no such object, or no longer.
+    #[error("{object} does not exist")]
+    Gone {
+        /// Which.
+        object: ObjectName,
+    },
+
+    /// The object has come to a state that it does not leave by itself.
+    #[error("{object} will not become Ready: {reason}: {message}{}", last.beside())]
     Ended {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: ObjectName,
         /// The reason of its Ready condition.
         reason: String,
         /// The message of its Ready condition.
         message: String,
+        /// What it and its pod said last.
+        last: Box<LastSeen>,
     },
 
     /// Time ran out.
-    #[error("sandbox {sandbox} was not {wanted} after {after:?}: {last}")]
+    #[error("{object} was not {wanted} after {after:?}: {last}")]
     TimedOut {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: ObjectName,
         /// What was waited for.
         wanted: &'static str,
         /// How long.
@@ -219,13 +300,14 @@ impl WaitError {
     ///
     /// # Examples
     /// ```
-    /// use agent_sandbox_sdk::{SandboxName, WaitError};
+    /// use agent_sandbox_sdk::{ObjectName, WaitError};
     ///
-    /// assert!(!WaitError::Gone { sandbox: SandboxName::new("demo", "a") }.is_retryable());
+    /// assert!(!WaitError::Gone { object: ObjectName::new("sandbox", "demo", "a") }.is_retryable());
     /// ```
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TimedOut { .. } => true,
+            Self::NotWatched { source, .. } => source.is_retryable(),
             Self::WatchRefused { .. } | Self::Gone { .. } | Self::Ended { .. } => false,
         }
     }
@@ -240,6 +322,15 @@ pub struct LastSeen {
     /// What keeps the pod, one entry for each container that waits (`main: ImagePullBackOff: …`) and one for a pod that
     /// finds no node.
     pub pod: Vec<String>,
+    /// The last warnings about the object and its pod (`FailedMount: …`), oldest first.
+    pub events: Vec<String>,
+}
+
+impl LastSeen {
+    /// What pod and events add to the condition.
+    fn beside(&self) -> String {
+        self.pod.iter().chain(&self.events).map(|entry| format!("; {entry}")).collect()
+    }
 }
 
 impl fmt::Display for LastSeen {
@@ -248,10 +339,7 @@ impl fmt::Display for LastSeen {
             Some((reason, message)) => write!(f, "{reason}: {message}")?,
             None => f.write_str("the controller has said nothing about it")?,
         }
-        for entry in &self.pod {
-            write!(f, "; {entry}")?;
-        }
-        Ok(())
+        f.write_str(&self.beside())
     }
 }
 
@@ -260,28 +348,28 @@ impl fmt::Display for LastSeen {
 #[non_exhaustive]
 pub enum ExecError {
     /// The sandbox was not read, so its pod is not known.
-    #[error("the pod of sandbox {sandbox} is not known")]
+    #[error("the pod of {object} is not known")]
     PodLookupFailed {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: ObjectName,
         /// Why.
-        source: kube::Error,
+        source: Box<Error>,
     },
 
     /// The sandbox has no pod: it is suspended, expired, or has not started.
-    #[error("sandbox {sandbox} has no pod {pod}")]
+    #[error("{object} has no pod {pod}")]
     NoPod {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: ObjectName,
         /// The pod that there should be.
         pod: String,
     },
 
     /// The command was not started.
-    #[error("no command could be started in sandbox {sandbox} (container {container})")]
+    #[error("no command could be started in {object} (container {container})")]
     StartFailed {
-        /// Namespace and name.
-        sandbox: SandboxName,
+        /// Which.
+        object: Box<ObjectName>,
         /// The container.
         container: String,
         /// Why.
@@ -307,6 +395,44 @@ pub enum ExecError {
     #[error("the connection ended without the command's exit status")]
     NoExitStatus,
 
+    /// A variable's name is none that a shell takes, or its value holds a zero byte. The value is not told.
+    #[error("{name:?} cannot be given to a command as a variable")]
+    BadVariable {
+        /// The name.
+        name: String,
+    },
+
+    /// A file was not read or written.
+    #[error("{path}: {message}")]
+    FileFailed {
+        /// The file.
+        path: String,
+        /// What the shell said.
+        message: String,
+    },
+
+    /// Files were not copied: on this side of the connection.
+    #[error("{} was not copied", path.display())]
+    CopyFailed {
+        /// The file or folder on this machine.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+
+    /// The command took longer than it may, and was told to end.
+    #[error("the command did not end within {after:?}{}", if *ended { "" } else { ", and may still run" })]
+    TimedOut {
+        /// How long it may take.
+        after: Duration,
+        /// Whether it is known to have ended since.
+        ended: bool,
+        /// What it had written to its standard output.
+        stdout: Vec<u8>,
+        /// What it had written to its standard error.
+        stderr: Vec<u8>,
+    },
+
     /// It wrote more than the caller had allowed for.
     #[error("the command wrote more than {limit_bytes} bytes to one stream")]
     OutputTooLong {
@@ -325,47 +451,54 @@ impl ExecError {
     /// ```
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::PodLookupFailed { source, .. } | Self::StartFailed { source, .. } => is_retryable(source),
+            Self::PodLookupFailed { source, .. } => source.is_retryable(),
+            Self::StartFailed { source, .. } => is_retryable(source),
             Self::NoPod { .. }
             | Self::CommandRefused { .. }
             | Self::StreamFailed(_)
             | Self::ConnectionFailed(_)
             | Self::NoExitStatus
+            | Self::BadVariable { .. }
+            | Self::FileFailed { .. }
+            | Self::CopyFailed { .. }
+            | Self::TimedOut { .. }
             | Self::OutputTooLong { .. } => false,
         }
     }
 }
 
-/// A sandbox's namespace and name; prints as `namespace/name`.
+/// An object's kind, namespace and name; prints as `sandbox namespace/name`.
 ///
 /// # Examples
 /// ```
-/// assert_eq!(agent_sandbox_sdk::SandboxName::new("demo", "a").to_string(), "demo/a");
+/// assert_eq!(agent_sandbox_sdk::ObjectName::new("sandbox", "demo", "a").to_string(), "sandbox demo/a");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub struct SandboxName {
+pub struct ObjectName {
+    /// The kind, as in a sentence.
+    pub kind: &'static str,
     /// The namespace.
-    pub namespace: String,
+    pub namespace: Box<str>,
     /// The name.
-    pub name: String,
+    pub name: Box<str>,
 }
 
-impl SandboxName {
-    /// Names a sandbox.
+impl ObjectName {
+    /// Names an object.
     ///
     /// # Examples
     /// ```
-    /// assert_eq!(agent_sandbox_sdk::SandboxName::new("demo", "a").name, "a");
+    /// assert_eq!(&*agent_sandbox_sdk::ObjectName::new("warm pool", "demo", "a").name, "a");
     /// ```
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+    pub fn new(kind: &'static str, namespace: impl Into<Box<str>>, name: impl Into<Box<str>>) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
     }
 }
 
-impl fmt::Display for SandboxName {
+impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
     }
 }
 
@@ -411,15 +544,18 @@ mod tests {
 
     #[test]
     fn a_text_leaves_the_cause_to_its_source() {
-        let error = Error::GetFailed { sandbox: SandboxName::new("demo", "a"), source: answer(403, "Forbidden") };
+        let error =
+            Error::GetFailed { object: ObjectName::new("sandbox", "demo", "a"), source: answer(403, "Forbidden") };
         assert_eq!(error.to_string(), "sandbox demo/a was not read");
         assert!(error.source().expect("a cause").to_string().contains("as the server says"));
     }
 
     #[test]
     fn busy_servers_are_worth_another_try_and_refusals_are_not() {
-        let error =
-            |code, reason| Error::CreateFailed { sandbox: SandboxName::new("demo", "a"), source: answer(code, reason) };
+        let error = |code, reason| Error::CreateFailed {
+            object: ObjectName::new("sandbox", "demo", "a"),
+            source: answer(code, reason),
+        };
         for (code, reason) in [(429, "TooManyRequests"), (503, "ServiceUnavailable"), (500, "InternalError")] {
             assert!(error(code, reason).is_retryable(), "{code}");
         }
@@ -439,9 +575,10 @@ mod tests {
         let last = LastSeen {
             ready: Some(("DependenciesNotReady".into(), "Pod exists with phase: Pending".into())),
             pod: vec!["main: ImagePullBackOff: Back-off pulling image".into()],
+            events: Vec::new(),
         };
         let error = WaitError::TimedOut {
-            sandbox: SandboxName::new("demo", "a"),
+            object: ObjectName::new("sandbox", "demo", "a"),
             wanted: "Ready",
             after: Duration::from_secs(30),
             last: Box::new(last),

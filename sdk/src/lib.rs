@@ -1,26 +1,39 @@
 #![doc = include_str!("../README.md")]
 //!
 //! # Where to look
-//! - [`AgentSandboxClient`]: create, get, list, watch, delete; wait, suspend, resume, expire; exec and logs.
+//! - [`AgentSandboxClient`]: what one does with sandboxes: create, wait, suspend, resume, expire; exec, copy and logs.
+//! - [`Objects`]: what one does with objects of any of the four kinds, on clusters of any age.
+//! - [`informer`]: a view of objects that keeps itself up to date.
+//! - [`kubeconfig`]: which cluster, and what is wrong if there is none.
+//! - [`health`] and [`validation`]: what is wrong with a cluster, and with an object.
 //! - [`v1beta1`]: the types. They are kube-rs types: `kube::Api<Sandbox>`, its watcher and its reflector take them.
-//! - [`v1alpha1`]: the same of clusters from before v0.5.0.
+//! - [`v1alpha1`] and [`conversion`]: the same of clusters from before v0.5.0, and the way between the two.
 //! - [`conditions`] and [`keys`]: what the controllers write, by name.
 //! - [`crds`]: the CustomResourceDefinitions as values.
 #![deny(missing_docs)]
 
 pub mod conditions;
+pub mod conversion;
+mod copy;
 pub mod crds;
 mod error;
 mod exec;
+pub mod health;
+pub mod informer;
 pub mod keys;
+pub mod kubeconfig;
+mod objects;
 mod open_enum;
 mod sandboxes;
 mod schema;
 pub mod v1alpha1;
 pub mod v1beta1;
+pub mod validation;
+mod waiting;
 
 pub use self::{
-    error::{Error, ExecError, LastSeen, SandboxName, WaitError},
-    exec::{ExecOptions, ExecOutput},
+    error::{Error, ExecError, LastSeen, ObjectName, WaitError},
+    exec::{ExecEnd, ExecOptions, ExecOutput, Execution, Output, Signal, Utf8Decoder},
+    objects::{Kind, Objects},
     sandboxes::AgentSandboxClient,
 };

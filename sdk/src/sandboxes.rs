@@ -1,38 +1,23 @@
 //! [`AgentSandboxClient`]: what one does with sandboxes, over any [`kube::Client`].
 
-use std::{fmt::Debug, pin::pin, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::Stream;
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{Pod, PodStatus},
-    apimachinery::pkg::apis::meta::v1::Time,
-};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams},
-    runtime::{
-        WatchStreamExt,
-        wait::Condition,
-        watcher::{self, watch_object, watcher},
-    },
+    api::{ListParams, LogParams},
+    runtime::watcher,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    conditions::{self, reasons},
-    error::{Error, LastSeen, SandboxName, WaitError, is_watch_retryable},
-    v1beta1::Sandbox,
+    error::{Error, ObjectName, WaitError},
+    kubeconfig::{ConnectOptions, Environment, KubeconfigError},
+    objects::{Connection, Objects},
+    v1beta1::{Sandbox, SandboxClaim, SandboxTemplate, SandboxWarmPool},
 };
-
-/// What managed fields call us.
-const FIELD_MANAGER: &str = "agent-sandbox-sdk";
-
-/// How many sandboxes one page of a list holds; kubectl's number.
-const PAGE: u32 = 500;
-
-/// How long a wait that has failed looks for the reason.
-const DIAGNOSIS: Duration = Duration::from_secs(5);
 
 /// A pod annotation that kubectl reads too: which container is meant when none is named.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -59,13 +44,13 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// ```
 #[derive(Clone)]
 pub struct AgentSandboxClient {
-    client: Client,
+    connection: Connection,
     namespace: String,
 }
 
 impl Debug for AgentSandboxClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { client: _, namespace } = self;
+        let Self { connection: _, namespace } = self;
         f.debug_struct("AgentSandboxClient").field("namespace", namespace).finish_non_exhaustive()
     }
 }
@@ -81,23 +66,68 @@ impl AgentSandboxClient {
     /// ```
     pub fn new(client: Client) -> Self {
         let namespace = client.default_namespace().to_owned();
-        Self { client, namespace }
+        Self { connection: Connection::new(client), namespace }
     }
 
-    /// As [`new`](Self::new), with the client that the environment gives: a kubeconfig, or the pod that this runs in.
+    /// As [`new`](Self::new), with the client that the environment gives; see [`kubeconfig`](crate::kubeconfig).
     ///
     /// # Errors
-    /// [`Error::ConnectFailed`] if there is neither, or it cannot be used. Nothing is sent yet.
+    /// [`KubeconfigError`]. Nothing is sent yet.
     ///
     /// # Examples
     /// ```no_run
-    /// # async fn example() -> Result<(), agent_sandbox_sdk::Error> {
+    /// # async fn example() -> Result<(), agent_sandbox_sdk::kubeconfig::KubeconfigError> {
     /// let sandboxes = agent_sandbox_sdk::AgentSandboxClient::try_default().await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn try_default() -> Result<Self, Error> {
-        Client::try_default().await.map(Self::new).map_err(Error::ConnectFailed)
+    pub async fn try_default() -> Result<Self, KubeconfigError> {
+        Self::connect(&ConnectOptions::default()).await
+    }
+
+    /// As [`try_default`](Self::try_default), with a say in which kubeconfig, context and namespace.
+    ///
+    /// # Errors
+    /// [`KubeconfigError`]. Nothing is sent yet.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{AgentSandboxClient, kubeconfig::ConnectOptions};
+    ///
+    /// # async fn example() -> Result<(), agent_sandbox_sdk::kubeconfig::KubeconfigError> {
+    /// let options = ConnectOptions { context: Some("staging".into()), ..Default::default() };
+    /// let client = AgentSandboxClient::connect(&options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect(options: &ConnectOptions) -> Result<Self, KubeconfigError> {
+        let access = options.find(&Environment::of_process())?;
+        Ok(Self::new(access.connect().await?).in_namespace(access.cluster().namespace.clone()))
+    }
+
+    /// The sandboxes of the namespace.
+    pub fn sandboxes(&self) -> Objects<Sandbox> {
+        Objects::new(self.connection.clone(), &self.namespace)
+    }
+
+    /// The claims of the namespace.
+    pub fn claims(&self) -> Objects<SandboxClaim> {
+        Objects::new(self.connection.clone(), &self.namespace)
+    }
+
+    /// The templates of the namespace.
+    pub fn templates(&self) -> Objects<SandboxTemplate> {
+        Objects::new(self.connection.clone(), &self.namespace)
+    }
+
+    /// The warm pools of the namespace.
+    pub fn warm_pools(&self) -> Objects<SandboxWarmPool> {
+        Objects::new(self.connection.clone(), &self.namespace)
+    }
+
+    /// The kube-rs client behind this one.
+    pub fn kube(&self) -> Client {
+        self.connection.client.clone()
     }
 
     /// The same, for another namespace.
@@ -111,7 +141,7 @@ impl AgentSandboxClient {
     /// ```
     #[must_use]
     pub fn in_namespace(&self, namespace: impl Into<String>) -> Self {
-        Self { client: self.client.clone(), namespace: namespace.into() }
+        Self { connection: self.connection.clone(), namespace: namespace.into() }
     }
 
     /// The namespace that all calls are about.
@@ -136,7 +166,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub fn api(&self) -> Api<Sandbox> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.connection.client.clone(), &self.namespace)
     }
 
     /// Creates a sandbox and returns it as stored, defaults filled in. It is not Ready yet.
@@ -158,12 +188,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn create(&self, sandbox: &Sandbox) -> Result<Sandbox, Error> {
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-        self.api().create(&params, sandbox).await.map_err(|source| {
-            let metadata = &sandbox.metadata;
-            let name = metadata.name.as_ref().or(metadata.generate_name.as_ref()).cloned().unwrap_or_default();
-            Error::CreateFailed { sandbox: self.name_of(&name), source }
-        })
+        self.sandboxes().create(sandbox).await
     }
 
     /// Reads a sandbox.
@@ -179,7 +204,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn get(&self, name: &str) -> Result<Sandbox, Error> {
-        self.api().get(name).await.map_err(|source| Error::GetFailed { sandbox: self.name_of(name), source })
+        self.sandboxes().get(name).await
     }
 
     /// Lists the sandboxes that `params` select, all pages of them; a limit in `params` is the size of a page.
@@ -199,20 +224,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn list(&self, params: &ListParams) -> Result<Vec<Sandbox>, Error> {
-        let api = self.api();
-        let mut params = ListParams { limit: params.limit.or(Some(PAGE)), ..params.clone() };
-        let mut all = Vec::new();
-        loop {
-            let page = api
-                .list(&params)
-                .await
-                .map_err(|source| Error::ListFailed { namespace: self.namespace.clone(), source })?;
-            all.extend(page.items);
-            params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-            if params.continue_token.is_none() {
-                return Ok(all);
-            }
-        }
+        self.sandboxes().list(params).await
     }
 
     /// Watches the sandboxes that `config` selects: first those that exist, then every change.
@@ -239,10 +251,7 @@ impl AgentSandboxClient {
         &self,
         config: watcher::Config,
     ) -> impl Stream<Item = Result<watcher::Event<Sandbox>, Error>> + Send + use<> {
-        let namespace = self.namespace.clone();
-        watcher(self.api(), config)
-            .default_backoff()
-            .map_err(move |source| Error::WatchFailed { namespace: namespace.clone(), source })
+        self.sandboxes().watch(config)
     }
 
     /// Deletes a sandbox; what it owns (pod, Service, volume claims) goes with it, after it. Returns before all is gone:
@@ -259,10 +268,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
-        match self.api().delete(name, &DeleteParams::default()).await {
-            Ok(_) => Ok(()),
-            Err(source) => Err(Error::DeleteFailed { sandbox: self.name_of(name), source }),
-        }
+        self.sandboxes().delete(name).await
     }
 
     /// Asks for the pod to be stopped; volumes and Service stay. Returns before it is: see
@@ -279,7 +285,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn suspend(&self, name: &str) -> Result<Sandbox, Error> {
-        self.patch_spec(name, json!({"operatingMode": "Suspended"})).await
+        self.sandboxes().patch(name, &json!({"spec": {"operatingMode": "Suspended"}})).await
     }
 
     /// Asks for the pod to run again, on the same volumes. Resuming a running sandbox changes nothing.
@@ -296,7 +302,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn resume(&self, name: &str) -> Result<Sandbox, Error> {
-        self.patch_spec(name, json!({"operatingMode": "Running"})).await
+        self.sandboxes().patch(name, &json!({"spec": {"operatingMode": "Running"}})).await
     }
 
     /// Sets when the sandbox expires, to the second; `None` means never. A time to come revives an expired sandbox that
@@ -315,7 +321,29 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn set_shutdown_time(&self, name: &str, time: Option<Timestamp>) -> Result<Sandbox, Error> {
-        self.patch_spec(name, json!({"shutdownTime": time.map(Time)})).await
+        self.sandboxes().patch(name, &json!({"spec": {"shutdownTime": time.map(Time)}})).await
+    }
+
+    /// Puts off the sandbox's expiry: it gets `more` time beyond the end that it has now, or beyond this moment if that
+    /// has passed. One that never expires stays so.
+    ///
+    /// # Errors
+    /// [`Error::UpdateFailed`], [`Error::GetFailed`]; a conflict tells that somebody else changed it meanwhile.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(sandboxes: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// sandboxes.extend_shutdown_time("hello", std::time::Duration::from_secs(3600)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn extend_shutdown_time(&self, name: &str, more: Duration) -> Result<Sandbox, Error> {
+        let mut sandbox = self.get(name).await?;
+        let Some(Time(end)) = sandbox.spec.shutdown_time else { return Ok(sandbox) };
+        let from = end.max(Timestamp::now());
+        let later = from.checked_add(more).unwrap_or(Timestamp::MAX);
+        sandbox.spec.shutdown_time = Some(Time(later));
+        self.sandboxes().update(&sandbox).await
     }
 
     /// Waits, by a watch, until the sandbox is Ready as it is now (see [`conditions`]), and returns it.
@@ -323,7 +351,7 @@ impl AgentSandboxClient {
     /// # Errors
     /// [`WaitError::Ended`] at once if it has come to a state that it does not leave by itself: its pod has ended, it
     /// has expired, it is suspended. [`WaitError::Gone`] if it does not exist. [`WaitError::TimedOut`] after `timeout`,
-    /// with what the controller and the pod said last. A broken connection is no error while there is time left.
+    /// with what the controller, the pod and its events said last. A broken connection is no error while there is time left.
     ///
     /// # Examples
     /// ```no_run
@@ -336,19 +364,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn wait_ready(&self, name: &str, timeout: Duration) -> Result<Sandbox, WaitError> {
-        let is_ready = conditions::is_ready();
-        self.wait(name, "Ready", timeout, |sandbox| match sandbox {
-            None => Verdict::Gone,
-            Some(sandbox) if is_ready.matches_object(Some(sandbox)) => Verdict::Done,
-            Some(sandbox) => match conditions::current(sandbox, conditions::READY) {
-                Some(ready) if ENDS.contains(&ready.reason.as_str()) => {
-                    Verdict::Ended(ready.reason.clone(), ready.message.clone())
-                }
-                _ => Verdict::Later,
-            },
-        })
-        .await?
-        .ok_or_else(|| WaitError::Gone { sandbox: self.name_of(name) })
+        self.sandboxes().wait_ready(name, timeout).await
     }
 
     /// Waits, by a watch, until the sandbox is suspended and its pod is gone, and returns it.
@@ -365,14 +381,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn wait_suspended(&self, name: &str, timeout: Duration) -> Result<Sandbox, WaitError> {
-        let is_suspended = conditions::is_suspended();
-        self.wait(name, "Suspended", timeout, |sandbox| match sandbox {
-            None => Verdict::Gone,
-            Some(sandbox) if is_suspended.matches_object(Some(sandbox)) => Verdict::Done,
-            Some(_) => Verdict::Later,
-        })
-        .await?
-        .ok_or_else(|| WaitError::Gone { sandbox: self.name_of(name) })
+        self.sandboxes().wait_suspended(name, timeout).await
     }
 
     /// Waits, by a watch, until there is no sandbox of that name.
@@ -389,8 +398,7 @@ impl AgentSandboxClient {
     /// # }
     /// ```
     pub async fn wait_gone(&self, name: &str, timeout: Duration) -> Result<(), WaitError> {
-        let gone = |sandbox: Option<&Sandbox>| sandbox.map_or(Verdict::Done, |_| Verdict::Later);
-        self.wait(name, "gone", timeout, gone).await.map(|_| ())
+        self.sandboxes().wait_gone(name, timeout).await
     }
 
     /// Reads the log of a container. Without one in `params` it is the pod's default: the one named by the annotation
@@ -415,85 +423,16 @@ impl AgentSandboxClient {
         let container = params.container.clone().or_else(|| default_container(&sandbox));
         let params = LogParams { container, ..params.clone() };
         let logs = self.pods().logs(&pod, &params).await;
-        logs.map_err(|source| Error::LogsFailed { sandbox: self.name_of(name), pod, source })
+        logs.map_err(|source| Error::LogsFailed { object: Box::new(self.name_of(name)), pod, source })
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &self.namespace)
+        Api::namespaced(self.connection.client.clone(), &self.namespace)
     }
 
-    pub(crate) fn name_of(&self, name: &str) -> SandboxName {
-        SandboxName::new(&self.namespace, name)
+    pub(crate) fn name_of(&self, name: &str) -> ObjectName {
+        ObjectName::new("sandbox", self.namespace.as_str(), name)
     }
-
-    async fn patch_spec(&self, name: &str, spec: Value) -> Result<Sandbox, Error> {
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-        let patch = Patch::Merge(json!({"spec": spec}));
-        let patched = self.api().patch(name, &params, &patch).await;
-        patched.map_err(|source| Error::PatchFailed { sandbox: self.name_of(name), source })
-    }
-
-    /// Watches one sandbox until `judge` has an answer.
-    async fn wait(
-        &self,
-        name: &str,
-        wanted: &'static str,
-        timeout: Duration,
-        judge: impl Fn(Option<&Sandbox>) -> Verdict,
-    ) -> Result<Option<Sandbox>, WaitError> {
-        let mut last = None;
-        let mut interrupted = None;
-        let watching = async {
-            let mut changes = pin!(watch_object(self.api(), name).default_backoff());
-            while let Some(change) = changes.next().await {
-                match change {
-                    Ok(sandbox) => {
-                        match judge(sandbox.as_ref()) {
-                            Verdict::Done => return Ok(sandbox),
-                            Verdict::Gone => return Err(WaitError::Gone { sandbox: self.name_of(name) }),
-                            Verdict::Ended(reason, message) => {
-                                return Err(WaitError::Ended { sandbox: self.name_of(name), reason, message });
-                            }
-                            Verdict::Later => {}
-                        }
-                        last = sandbox;
-                    }
-                    Err(error) if is_watch_retryable(&error) => interrupted = Some(error),
-                    Err(source) => return Err(WaitError::WatchRefused { sandbox: self.name_of(name), source }),
-                }
-            }
-            unreachable!("a watch does not end by itself")
-        };
-        if let Ok(outcome) = tokio::time::timeout(timeout, watching).await {
-            return outcome;
-        }
-        let last = Box::new(self.last_seen(last.as_ref()).await);
-        Err(WaitError::TimedOut { sandbox: self.name_of(name), wanted, after: timeout, last, source: interrupted })
-    }
-
-    /// What a sandbox and its pod say about themselves. Asks for the pod; without an answer it does without.
-    async fn last_seen(&self, sandbox: Option<&Sandbox>) -> LastSeen {
-        let Some(sandbox) = sandbox else { return LastSeen::default() };
-        let ready = sandbox.condition(conditions::READY).map(|ready| (ready.reason.clone(), ready.message.clone()));
-        let pod = match sandbox.pod_name() {
-            Some(name) => tokio::time::timeout(DIAGNOSIS, self.pods().get_opt(name)).await,
-            None => Ok(Ok(None)),
-        };
-        let status = pod.ok().and_then(Result::ok).flatten().and_then(|pod| pod.status);
-        LastSeen { ready, pod: status.as_ref().map(what_keeps).unwrap_or_default() }
-    }
-}
-
-/// Reasons for not being Ready that no waiting changes.
-const ENDS: [&str; 4] =
-    [reasons::SANDBOX_SUSPENDED, reasons::SANDBOX_EXPIRED, reasons::POD_SUCCEEDED, reasons::POD_FAILED];
-
-/// What a change means to someone who waits.
-enum Verdict {
-    Done,
-    Later,
-    Gone,
-    Ended(String, String),
 }
 
 /// The container that is meant when none is named.
@@ -505,26 +444,6 @@ pub(crate) fn default_container(sandbox: &Sandbox) -> Option<String> {
         .filter(|noted| containers.iter().any(|container| container.name == **noted))
         .or(containers.first().map(|first| &first.name))
         .cloned()
-}
-
-/// What keeps a pod from being ready, in the words of kubelet and scheduler.
-fn what_keeps(status: &PodStatus) -> Vec<String> {
-    let text = |reason: Option<&String>, message: Option<&String>| {
-        let parts: Vec<&str> = [reason, message].into_iter().flatten().map(String::as_str).collect();
-        parts.join(": ")
-    };
-    let unscheduled = status.conditions.iter().flatten().filter(|c| c.type_ == "PodScheduled" && c.status == "False");
-    let mut entries: Vec<_> = unscheduled.map(|c| text(c.reason.as_ref(), c.message.as_ref())).collect();
-    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    for container in containers {
-        let Some(state) = &container.state else { continue };
-        if let Some(waiting) = &state.waiting {
-            entries.push(format!("{}: {}", container.name, text(waiting.reason.as_ref(), waiting.message.as_ref())));
-        } else if let Some(ended) = state.terminated.as_ref().filter(|ended| ended.exit_code != 0) {
-            entries.push(format!("{}: ended with exit code {}", container.name, ended.exit_code));
-        }
-    }
-    entries
 }
 
 #[cfg(test)]
@@ -547,25 +466,5 @@ mod tests {
         assert_eq!(default_container(&with_containers(&names, Some("proxy"))).as_deref(), Some("proxy"));
         assert_eq!(default_container(&with_containers(&names, Some("typo"))).as_deref(), Some("main"));
         assert_eq!(default_container(&with_containers(&[], None)), None);
-    }
-
-    #[test]
-    fn a_pod_that_hangs_says_where() {
-        let status = json!({
-            "phase": "Pending",
-            "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-                "message": "0/3 nodes are available"}],
-            "initContainerStatuses": [{"name": "fetch", "image": "", "imageID": "", "ready": false, "restartCount": 3,
-                "state": {"terminated": {"exitCode": 7}}}],
-            "containerStatuses": [{"name": "main", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-                "state": {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}}],
-        });
-        let status: PodStatus = serde_json::from_value(status).unwrap();
-        let wanted = [
-            "Unschedulable: 0/3 nodes are available",
-            "fetch: ended with exit code 7",
-            "main: ImagePullBackOff: Back-off pulling image",
-        ];
-        assert_eq!(what_keeps(&status), wanted);
     }
 }

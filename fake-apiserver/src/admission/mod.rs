@@ -7,13 +7,17 @@
 
 mod builtin;
 mod limits;
+mod matching;
 mod pod_security;
+pub mod policies;
 pub mod quota;
+pub mod webhooks;
 
 use std::sync::Arc;
 
 pub use self::{
     builtin::topology_of,
+    matching::{Address, Asked, Kept, Request},
     quota::{Charge, charges},
 };
 use crate::{

@@ -12,17 +12,10 @@ pub struct Gap {
 /// All known gaps, by feature.
 pub const GAPS: &[Gap] = &[
     Gap {
-        feature: "admission policies",
-        instead: "ValidatingAdmissionPolicy and MutatingAdmissionPolicy are stored and never evaluated",
-    },
-    Gap {
-        feature: "admission webhooks",
-        instead: "MutatingWebhookConfiguration and ValidatingWebhookConfiguration are stored and never called",
-    },
-    Gap {
         feature: "aggregated API servers",
         instead: "an APIService is stored; requests for its group are not passed on",
     },
+    Gap { feature: "audit log", instead: "nothing is recorded: audit annotations of policies and webhooks go nowhere" },
     Gap {
         feature: "conversion between autoscaling/v1 and v2",
         instead: "an autoscaler shows the members of the version that it was written in, whichever is asked for",
@@ -42,6 +35,10 @@ pub const GAPS: &[Gap] = &[
         instead: "/metrics has requests, their durations by the cluster's clock, stored objects and the build, and no others",
     },
     Gap {
+        feature: "mutating admission policies",
+        instead: "MutatingAdmissionPolicy and its bindings are stored and never evaluated",
+    },
+    Gap {
         feature: "node authorization",
         instead: "users of system:nodes have what roles and bindings give them; the cluster's own kubelet is not asked",
     },
@@ -50,13 +47,27 @@ pub const GAPS: &[Gap] = &[
         instead: "406 at /openapi/v2 for who takes nothing else; JSON is there, and v3 for kubectl and client-go",
     },
     Gap {
+        feature: "pod failure policies, success policies and back-off per index of jobs",
+        instead: "stored; a job ends by its completions, backoffLimit and deadline alone",
+    },
+    Gap {
+        feature: "policies and webhooks on CONNECT",
+        instead: "exec, attach, port-forward and proxy are asked about by no policy and no webhook",
+    },
+    Gap {
         feature: "policies of certificate requests and trust bundles",
         instead: "whoever may write them may approve, sign and attest for any signer",
     },
     Gap { feature: "port-forward", instead: "501; exec reaches what listens inside a real-process pod" },
     Gap {
-        feature: "probes, preStop hooks and ephemeral containers",
-        instead: "probes count as passed; hooks and ephemeral containers are stored and not run",
+        feature: "preemption and topology spread in scheduling",
+        instead: "no pod is ended for one of higher priority, spread constraints are not looked at, and of namespace \
+                  selectors of pod affinity only the one that selects all is",
+    },
+    Gap {
+        feature: "probes over the network and lifecycle hooks",
+        instead: "commands of probes are run; other probes pass unless the pod's script says that they fail; hooks are \
+                  stored and not run",
     },
     Gap {
         feature: "protobuf answers",
@@ -68,12 +79,12 @@ pub const GAPS: &[Gap] = &[
         instead: "resource claims are counted by number, not by the devices that they ask for",
     },
     Gap {
-        feature: "scheduling by resources and affinity",
-        instead: "a pod goes to a node that its nodeSelector and tolerations allow, whatever else it asks for",
-    },
-    Gap {
         feature: "streams over SPDY/3.1 (use a client that speaks WebSocket: kubectl 1.31 or newer)",
         instead: "501",
+    },
+    Gap {
+        feature: "the authorizer in expressions of policies",
+        instead: "a policy or a condition of a webhook that names it is refused as if it were undeclared",
     },
     Gap {
         feature: "the proxy subresources of pods, services and nodes",
@@ -85,12 +96,12 @@ pub const GAPS: &[Gap] = &[
     },
     Gap {
         feature: "validation of rarely written kinds",
-        instead: "admission configurations, CSI drivers, flow control and resource.k8s.io kinds are checked by schema alone; \
+        instead: "mutating admission policies, CSI drivers, flow control and resource.k8s.io kinds are checked by schema alone; \
                   so are the metrics and behavior of autoscalers",
     },
     Gap {
-        feature: "workload controllers",
-        instead: "deployments, replica sets, jobs, stateful and daemon sets are stored and make no pods",
+        feature: "webhooks that change scales, bindings and evictions",
+        instead: "mutating webhooks are not asked about these; validating ones are",
     },
 ];
 

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod names;
 pub mod object;
 pub mod patch;
+pub mod placement;
 pub mod quantity;
 pub mod selector;
 pub mod status;

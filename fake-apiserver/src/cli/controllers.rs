@@ -43,7 +43,8 @@ pub(super) struct Options {
     #[command(flatten)]
     sandbox: super::SandboxFlags,
     /// Also what kube-controller-manager does for everybody (garbage collection, namespaces, default service accounts,
-    /// volume claims in use), for API servers that run without it, as envtest's do.
+    /// volume claims in use; with the kubelet also deployments, jobs and the like), for API servers that run without it,
+    /// as envtest's do.
     #[arg(long)]
     cluster_controllers: bool,
     /// Start at once, whoever else runs.
@@ -82,7 +83,8 @@ pub(super) async fn run(options: Options) -> Result<ExitCode, String> {
         sandbox::start(&server, &options.sandbox.clone().settings(), &tasks, &stop);
     }
     if options.cluster_controllers {
-        controllers::start(&server, &controllers::Settings::default(), &tasks, &stop);
+        let settings = controllers::Settings { workloads: !options.no_kubelet, ..controllers::Settings::default() };
+        controllers::start(&server, &settings, &tasks, &stop);
     }
     tasks.spawn(remote.keep_discovering(stop.clone()));
     let machine = kubelet::Settings { startup: crate::cluster::STARTUP, ..kubelet::Settings::default() };

@@ -1,6 +1,6 @@
 //! The cluster's own housekeeping, as far as kube-controller-manager does it for everybody: garbage collection,
 //! namespaces, roles that gather others, the default service account, the root certificate, volumes and volume claims in
-//! use, resource quotas.
+//! use, resource quotas; and, where pods run, the controllers that make them.
 //!
 //! Each controller is a pure decision and an actor that carries it out; none knows another.
 
@@ -11,6 +11,7 @@ pub mod quota;
 pub mod service_account;
 pub mod volume;
 pub mod volume_claim;
+mod workloads;
 
 use std::time::Duration;
 
@@ -27,11 +28,13 @@ pub struct Settings {
     /// How long a namespace that is being deleted is left alone first; upstream's is 5 seconds, so that every API server
     /// has seen the deletion and nothing new comes in.
     pub namespace_grace: Duration,
+    /// Whether deployments, jobs and the like make pods; off by default, for a cluster in which none would run.
+    pub workloads: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { namespace_grace: Duration::from_secs(5) }
+        Self { namespace_grace: Duration::from_secs(5), workloads: false }
     }
 }
 
@@ -49,6 +52,9 @@ pub fn start(server: &Server, settings: &Settings, tasks: &TaskTracker, token: &
     tasks.spawn(quota::run(server.clone(), token.clone()));
     tasks.spawn(cluster_role::run(server.clone(), token.clone()));
     tasks.spawn(garbage::run(server.clone(), token.clone()));
+    if settings.workloads {
+        workloads::start(server, tasks, token);
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::base::{
     selector::FieldSelector,
 };
 
+mod admission;
 mod budgets;
 mod core;
 mod cron;
@@ -34,6 +35,7 @@ mod warnings;
 mod workloads;
 
 pub use self::{
+    cron::Schedule,
     definition::approval,
     events::convert_event,
     pod::{qos_class, resources},

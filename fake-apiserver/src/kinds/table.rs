@@ -1,8 +1,8 @@
 //! Which kind has which rules.
 
 use super::{
-    BUILTIN, Rules, budgets, core, data, events, jobs, namespaces, others, pod, print, quotas, service, storage,
-    unsupported_label, warnings, workloads,
+    BUILTIN, Rules, admission, budgets, core, data, events, jobs, namespaces, others, pod, print, quotas, service,
+    storage, unsupported_label, warnings, workloads,
 };
 use crate::base::{Object, names};
 
@@ -526,6 +526,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "ValidatingWebhookConfiguration",
         Rules {
             default: others::default_validating_webhooks,
+            validate: admission::validate_webhooks,
+            warnings: admission::warnings,
+            revalidates: true,
             generation: true,
             cells: print::cluster::webhooks,
             ..BUILTIN
@@ -536,6 +539,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "MutatingWebhookConfiguration",
         Rules {
             default: others::default_mutating_webhooks,
+            validate: admission::validate_webhooks,
+            warnings: admission::warnings,
+            revalidates: true,
             generation: true,
             cells: print::cluster::webhooks,
             ..BUILTIN
@@ -546,6 +552,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "ValidatingAdmissionPolicy",
         Rules {
             default: others::default_policy,
+            validate: admission::validate_policy,
+            warnings: admission::warnings,
+            revalidates: true,
             prepare_create: others::create_policy,
             prepare_update: others::update,
             generation: true,
@@ -558,6 +567,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "ValidatingAdmissionPolicyBinding",
         Rules {
             default: others::default_policy_binding,
+            validate: admission::validate_policy_binding,
+            warnings: admission::warnings,
+            revalidates: true,
             generation: true,
             cells: print::cluster::admission_binding,
             ..BUILTIN

@@ -12,6 +12,7 @@ mod logs;
 mod network;
 mod node;
 mod phase;
+mod probes;
 mod process;
 mod real;
 mod scheduler;
@@ -40,7 +41,7 @@ use self::{
     container::Instance,
     events::{Events, Happened},
     network::Addresses,
-    scheduler::Verdict,
+    scheduler::{Placements, Verdict},
     shell::fs::Tree,
     worker::{Running, Worker},
 };
@@ -48,7 +49,7 @@ pub use self::{
     logs::{LogOptions, LogReader, Source},
     process::{Control, Exit, Pipes, Process, Signal, Size, Wanted},
     real::RealRuntime,
-    script::{ANNOTATION, ExecRule, LogLine, Script},
+    script::{ANNOTATION, ExecRule, Failing, LogLine, Script},
 };
 use crate::{
     actor::Server,
@@ -124,7 +125,7 @@ struct World {
     /// Pods that wait for a node.
     waiting: BTreeMap<(String, String), Arc<Stored>>,
     /// Pods of each node that may still run; what the scheduler counts.
-    bound: BTreeMap<(String, String), String>,
+    placements: Placements,
     claims: BTreeMap<(String, String), Arc<Stored>>,
     nodes: BTreeMap<String, Arc<Stored>>,
     /// Files of claims, by the claims' UIDs.
@@ -142,7 +143,7 @@ fn place(object: &Object) -> (String, String) {
 }
 
 impl Kubelet {
-    /// Starts the kubelet; it stops, and with it all that runs in its pods, when the token is cancelled. All its tasks are in
+    /// Starts the kubelet, with nodes and the runtime classes `gvisor` and `kata`; it stops, and with it all that runs in its pods, when the token is cancelled. All its tasks are in
     /// `tasks`.
     pub fn start(server: &Server, settings: Settings, stop: CancellationToken, tasks: TaskTracker) -> Self {
         let first = settings.nodes.first().cloned().unwrap_or_default();
@@ -174,6 +175,7 @@ impl Kubelet {
             );
             inner.tasks.spawn(keep);
         }
+        inner.tasks.spawn(node::offer_runtimes(inner.node_api.clone(), inner.stop.clone()));
         inner.tasks.spawn(inner.clone().manage());
         Self(inner)
     }
@@ -285,7 +287,7 @@ pub fn container_name(pod: &Object, name: &str) -> Result<String, Status> {
 }
 
 fn container_state<'a>(pod: &'a Object, name: &str) -> Option<&'a Value> {
-    ["containerStatuses", "initContainerStatuses"].into_iter().find_map(|field| {
+    ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"].into_iter().find_map(|field| {
         let statuses = pod.at(&["status", field])?.as_array()?;
         let found = statuses.iter().find(|status| status.get("name").and_then(Value::as_str) == Some(name))?;
         found.get("state")
@@ -480,7 +482,7 @@ impl Inner {
         let claims: Vec<Arc<Stored>> = {
             let mut state = self.lock();
             state.waiting.remove(key);
-            state.bound.remove(key);
+            state.placements.remove(key);
             let mut last = None;
             if let Some(entry) = state.workers.remove(key) {
                 last = entry.news.send_replace(None);
@@ -491,6 +493,7 @@ impl Inner {
         for claim in claims.iter().filter(|claim| claim.is_deleting()) {
             self.tend(claim).await;
         }
+        self.schedule_all().await; // there is more room now
     }
 
     async fn see_pod(self: &Arc<Self>, pod: Arc<Stored>) {
@@ -512,13 +515,15 @@ impl Inner {
             }
             return;
         }
+        let freed = finished && self.lock().placements.remove(&key);
+        if freed {
+            self.schedule_all().await;
+        }
         let worker = {
             let mut state = self.lock();
             state.waiting.remove(&key);
-            if finished {
-                state.bound.remove(&key);
-            } else {
-                state.bound.insert(key.clone(), node.clone());
+            if !finished {
+                state.placements.put(key.clone(), &node, &pod);
             }
             let Some(at) = self.settings.nodes.iter().position(|name| *name == node) else { return };
             match state.workers.get(&key) {
@@ -553,23 +558,14 @@ impl Inner {
     async fn schedule(&self, pod: &Arc<Stored>) {
         let verdict = {
             let state = self.lock();
-            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-            for node in state.bound.values() {
-                *counts.entry(node).or_default() += 1;
-            }
-            let nodes: Vec<(&Object, usize)> = state
-                .nodes
-                .values()
-                .map(|node| (node.object(), counts.get(node.name()).copied().unwrap_or_default()))
-                .collect();
             let claim = |name: &str| {
                 let claim = state.claims.get(&(pod.namespace().to_owned(), name.to_owned()))?;
                 (!claim.is_deleting()).then(|| volumes::bound(claim))
             };
-            if nodes.is_empty() {
+            if state.nodes.is_empty() {
                 return; // the nodes are on their way
             }
-            scheduler::schedule(pod, &nodes, claim)
+            scheduler::schedule(pod, &state.nodes, &state.placements, claim)
         };
         let result = match verdict {
             Verdict::Bind(node) => self.bind(pod, &node).await,
@@ -583,12 +579,12 @@ impl Inner {
         }
     }
 
-    async fn bind(&self, pod: &Stored, node: &str) -> Result<(), Status> {
+    async fn bind(&self, pod: &Arc<Stored>, node: &str) -> Result<(), Status> {
         self.scheduler_api.bind(pod, node).await?;
         {
             let mut state = self.lock();
             state.waiting.remove(&place(pod));
-            state.bound.insert(place(pod), node.to_owned());
+            state.placements.put(place(pod), node, pod);
         }
         let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
         self.scheduler_event(pod, false, "Scheduled", &message, "Binding").await;

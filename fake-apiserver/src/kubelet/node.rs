@@ -123,6 +123,28 @@ async fn register(
     api.patch(&core("nodes"), ("", name, "status"), json!({ "status": status })).await.map(drop)
 }
 
+/// The runtimes for sandboxes that the nodes have beside the usual one: runtime class and handler.
+const RUNTIMES: [(&str, &str); 2] = [("gvisor", "runsc"), ("kata", "kata")];
+
+/// Makes the runtime classes once; who deletes one has it gone.
+pub(super) async fn offer_runtimes(api: Api, stop: CancellationToken) {
+    let classes = Gvr::new("node.k8s.io", "v1", "runtimeclasses");
+    for (name, handler) in RUNTIMES {
+        let mut class = Object::new("node.k8s.io/v1", "RuntimeClass", "", name);
+        class.set("handler", handler);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            made = api.create(&classes, class) => match made {
+                Err(error) if !error.is_already_exists() => {
+                    tracing::warn!(class = name, %error, "runtime class not made");
+                }
+                Ok(_) | Err(_) => {}
+            },
+        }
+    }
+}
+
 async fn renew(api: &Api, clock: &Clock, name: &str) -> Result<(), Status> {
     let leases = Gvr::new("coordination.k8s.io", "v1", "leases");
     let now = micro(clock.now());

@@ -49,6 +49,10 @@ pub(super) struct Container {
     pub(super) crashes: u32,
     /// Failed pulls in a row.
     pub(super) failed_pulls: u32,
+    /// Whether the run has started as its startup probe wants it.
+    pub(super) started: bool,
+    /// Whether the run is ready as its readiness probe wants it.
+    pub(super) ready: bool,
 }
 
 /// What a container does.
@@ -119,6 +123,7 @@ impl Container {
             self.restarts += 1;
         }
         self.failed_pulls = 0;
+        (self.started, self.ready) = (true, true); // what has probes is told by them
         self.state = State::Running { id, since: now };
     }
 
@@ -134,6 +139,11 @@ impl Container {
 
     fn running(&self) -> bool {
         matches!(self.state, State::Running { .. })
+    }
+
+    /// Whether it runs, and its probes say that it is up.
+    fn serves(&self) -> bool {
+        self.running() && self.started && self.ready
     }
 
     /// How long the next start waits, counted from the last end.
@@ -164,6 +174,15 @@ enum Role {
     /// An init container with `restartPolicy: Always`.
     Sidecar,
     Main,
+    /// Added to look at the others; nothing depends on it.
+    Ephemeral,
+}
+
+impl Role {
+    /// Whether the main containers wait for it.
+    fn comes_first(self) -> bool {
+        matches!(self, Self::Init | Self::Sidecar)
+    }
 }
 
 /// A container as the pod's spec has it.
@@ -202,6 +221,10 @@ fn specs(pod: &Object) -> Vec<Spec<'_>> {
             let name = value.get("name").and_then(Value::as_str).unwrap_or_default();
             specs.push(Spec { name, value, role, policy });
         }
+    }
+    for value in list("ephemeralContainers") {
+        let name = value.get("name").and_then(Value::as_str).unwrap_or_default();
+        specs.push(Spec { name, value, role: Role::Ephemeral, policy: Policy::Never });
     }
     specs
 }
@@ -270,7 +293,8 @@ pub(super) fn decide(
         let container = facts.containers.get_mut(spec.name).expect("made above");
         step(spec, container, plans.get(spec.name).unwrap_or(&none), startup, now, &mut next);
         let passed = match (spec.role, &container.state) {
-            (Role::Main, _) | (Role::Sidecar, State::Running { .. }) => true,
+            (Role::Main | Role::Ephemeral, _) => true,
+            (Role::Sidecar, State::Running { .. }) => container.started,
             (Role::Sidecar, _) => container.restarts > 0 || container.last.is_some(), // it has been up once
             (Role::Init, State::Ended(ended)) => ended.code == 0,
             (Role::Init, _) => false,
@@ -374,7 +398,7 @@ fn phase(pod: &Object, specs: &[Spec<'_>], facts: &Facts) -> &'static str {
     }
     let of = |spec: &Spec<'_>| facts.containers.get(spec.name);
     let mut pending_init = false;
-    for spec in specs.iter().filter(|spec| spec.role != Role::Main) {
+    for spec in specs.iter().filter(|spec| spec.role.comes_first()) {
         let Some(container) = of(spec) else { continue };
         match (spec.role, &container.state) {
             (Role::Sidecar, State::Running { .. } | State::Ended(_)) => {}
@@ -416,11 +440,16 @@ pub(super) fn status(pod: &Object, facts: &Facts, now: Timestamp) -> Value {
     let phase = phase(pod, &specs, facts);
     let mut init_statuses = Vec::new();
     let mut statuses = Vec::new();
-    let initialized = specs.iter().filter(|spec| spec.role != Role::Main).all(|spec| passed(spec, facts));
+    let mut ephemeral_statuses = Vec::new();
+    let initialized = specs.iter().filter(|spec| spec.role.comes_first()).all(|spec| passed(spec, facts));
     for spec in &specs {
         let container = facts.containers.get(spec.name).cloned().unwrap_or_default();
         let value = container_status(spec, &container, !initialized);
-        if spec.role == Role::Main { statuses.push(value) } else { init_statuses.push(value) }
+        match spec.role {
+            Role::Main => statuses.push(value),
+            Role::Init | Role::Sidecar => init_statuses.push(value),
+            Role::Ephemeral => ephemeral_statuses.push(value),
+        }
     }
     let mut status = Map::new();
     status.insert("phase".into(), phase.into());
@@ -437,6 +466,9 @@ pub(super) fn status(pod: &Object, facts: &Facts, now: Timestamp) -> Value {
         status.insert("initContainerStatuses".into(), init_statuses.into());
     }
     status.insert("containerStatuses".into(), statuses.into());
+    if !ephemeral_statuses.is_empty() {
+        status.insert("ephemeralContainerStatuses".into(), ephemeral_statuses.into());
+    }
     if let Some((reason, message)) = &facts.failure {
         status.insert("reason".into(), reason.clone().into());
         status.insert("message".into(), message.clone().into());
@@ -447,7 +479,8 @@ pub(super) fn status(pod: &Object, facts: &Facts, now: Timestamp) -> Value {
 fn passed(spec: &Spec<'_>, facts: &Facts) -> bool {
     let Some(container) = facts.containers.get(spec.name) else { return false };
     match (spec.role, &container.state) {
-        (Role::Sidecar, State::Running { .. } | State::Ended(_)) => true,
+        (Role::Sidecar, State::Running { .. }) => container.started,
+        (Role::Sidecar, State::Ended(_)) => true,
         (Role::Sidecar, _) => container.last.is_some(),
         (_, State::Ended(ended)) => ended.code == 0,
         _ => false,
@@ -529,8 +562,9 @@ fn container_status(spec: &Spec<'_>, container: &Container, initializing: bool) 
         State::Running { id, since } => {
             status["containerID"] = id.clone().into();
             status["state"] = json!({ "running": { "startedAt": time_text(*since) } });
-            status["started"] = true.into();
-            status["ready"] = (spec.role != Role::Init).into();
+            status["started"] = container.started.into();
+            let shows = matches!(spec.role, Role::Main | Role::Sidecar);
+            status["ready"] = (shows && container.serves()).into();
         }
         State::Ended(ended) => {
             status["containerID"] = ended.id.clone().into();
@@ -613,12 +647,12 @@ fn conditions(
     };
     let completed = phase == "Succeeded";
     let incomplete: Vec<&str> =
-        specs.iter().filter(|s| s.role != Role::Main && !passed(s, facts)).map(|spec| spec.name).collect();
+        specs.iter().filter(|s| s.role.comes_first() && !passed(s, facts)).map(|spec| spec.name).collect();
     let unready: Vec<&str> = specs
         .iter()
         .filter(|spec| match spec.role {
-            Role::Init => false,
-            Role::Main | Role::Sidecar => !facts.containers.get(spec.name).is_some_and(Container::running),
+            Role::Init | Role::Ephemeral => false,
+            Role::Main | Role::Sidecar => !facts.containers.get(spec.name).is_some_and(Container::serves),
         })
         .map(|spec| spec.name)
         .collect();

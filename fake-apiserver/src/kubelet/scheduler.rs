@@ -1,10 +1,20 @@
-//! Pure: which node a pod goes to, or why to none. Messages follow `pkg/scheduler/framework/types.go`.
+//! Pure: which node a pod goes to, or why to none.
+//!
+//! Upstream: `pkg/scheduler/framework/types.go` and the plugins of `pkg/scheduler/framework/plugins` (`nodeunschedulable`,
+//! `tainttoleration`, `nodeaffinity`, `nodeports`, `noderesources`, `interpodaffinity`), asked in their default order.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::base::Object;
+use crate::{
+    base::{Object, Stored, placement, quantity::Quantity, selector::LabelSelector, value::as_quantity},
+    kinds::resources,
+};
 
 /// What the scheduler says of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +28,134 @@ pub(super) enum Verdict {
 /// A claim as the scheduler sees it: `true` when it is bound, `None` where there is none.
 pub(super) type ClaimState = Option<bool>;
 
-/// Decides for a pod. `nodes` come with the number of pods on them.
-pub(super) fn schedule(pod: &Object, nodes: &[(&Object, usize)], claim: impl Fn(&str) -> ClaimState) -> Verdict {
+/// Namespace and name.
+type Key = (String, String);
+
+/// A port of a node that a pod takes: address, protocol, number.
+type HostPort = (String, String, u64);
+
+/// What a pod takes of its node.
+#[derive(Clone, Debug, Default)]
+struct Demand {
+    requests: BTreeMap<String, Quantity>,
+    ports: Vec<HostPort>,
+}
+
+impl Demand {
+    fn of(pod: &Object) -> Self {
+        let Some(spec) = pod.get("spec") else { return Self::default() };
+        let sidecar = |container: &&Value| container.get("restartPolicy").and_then(Value::as_str) == Some("Always");
+        let list = |field: &str| spec.get(field).and_then(Value::as_array).into_iter().flatten();
+        let containers = list("containers").chain(list("initContainers").filter(sidecar));
+        let ports = containers.filter_map(|container| container.get("ports")?.as_array()).flatten();
+        let host_port = |port: &Value| {
+            let text = |field: &str| port.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let number = port.get("hostPort").and_then(Value::as_u64).filter(|number| *number > 0)?;
+            Some((text("hostIP"), text("protocol"), number))
+        };
+        Self { requests: resources::sum(spec, "requests", true), ports: ports.filter_map(host_port).collect() }
+    }
+}
+
+/// What the pods of a node take together.
+#[derive(Clone, Debug, Default)]
+struct Load {
+    pods: usize,
+    used: BTreeMap<String, Quantity>,
+    ports: Vec<HostPort>,
+}
+
+/// A pod that has a node.
+#[derive(Debug)]
+struct Placed {
+    node: String,
+    pod: Arc<Stored>,
+    demand: Demand,
+    repels: bool,
+}
+
+/// The pods that have nodes and may still run.
+#[derive(Debug, Default)]
+pub(super) struct Placements {
+    pods: BTreeMap<Key, Placed>,
+    loads: BTreeMap<String, Load>,
+    /// How many pods want certain others away from them.
+    repelling: usize,
+}
+
+impl Placements {
+    /// Takes a pod in that is on a node.
+    pub(super) fn put(&mut self, key: Key, node: &str, pod: &Arc<Stored>) {
+        let what = |pod: &Stored| (pod.uid().to_owned(), pod.generation());
+        if let Some(placed) = self.pods.get_mut(&key)
+            && placed.node == node
+            && what(&placed.pod) == what(pod)
+        {
+            placed.pod = pod.clone();
+            return;
+        }
+        self.remove(&key);
+        let demand = Demand::of(pod);
+        let load = self.loads.entry(node.to_owned()).or_default();
+        load.pods += 1;
+        for (name, amount) in &demand.requests {
+            let used = load.used.entry(name.clone()).or_insert_with(Quantity::zero);
+            *used = used.plus(amount);
+        }
+        load.ports.extend(demand.ports.iter().cloned());
+        let repels = !terms(pod, "podAntiAffinity").is_empty();
+        self.repelling += usize::from(repels);
+        self.pods.insert(key, Placed { node: node.to_owned(), pod: pod.clone(), demand, repels });
+    }
+
+    /// Forgets a pod; whether it was known.
+    pub(super) fn remove(&mut self, key: &Key) -> bool {
+        let Some(Placed { node, demand, repels, .. }) = self.pods.remove(key) else { return false };
+        self.repelling -= usize::from(repels);
+        if let Some(load) = self.loads.get_mut(&node) {
+            load.pods -= 1;
+            for (name, amount) in &demand.requests {
+                if let Some(used) = load.used.get_mut(name) {
+                    *used = used.minus(amount);
+                }
+            }
+            for port in &demand.ports {
+                if let Some(at) = load.ports.iter().position(|other| other == port) {
+                    load.ports.swap_remove(at);
+                }
+            }
+            if load.pods == 0 {
+                self.loads.remove(&node);
+            }
+        }
+        true
+    }
+}
+
+/// Why a node does not take a pod, and whether it could if others went (`Unschedulable` against
+/// `UnschedulableAndUnresolvable`).
+struct Refusal {
+    reasons: Vec<String>,
+    resolvable: bool,
+}
+
+impl Refusal {
+    fn never(reason: &str) -> Self {
+        Self { reasons: vec![reason.into()], resolvable: false }
+    }
+
+    fn for_now(reason: &str) -> Self {
+        Self { reasons: vec![reason.into()], resolvable: true }
+    }
+}
+
+/// Decides for a pod.
+pub(super) fn schedule(
+    pod: &Object,
+    nodes: &BTreeMap<String, Arc<Stored>>,
+    placements: &Placements,
+    claim: impl Fn(&str) -> ClaimState,
+) -> Verdict {
     let total = nodes.len();
     if total == 0 {
         return Verdict::Unschedulable("no nodes available to schedule pods".into());
@@ -31,15 +167,28 @@ pub(super) fn schedule(pod: &Object, nodes: &[(&Object, usize)], claim: impl Fn(
             Some(false) => "pod has unbound immediate PersistentVolumeClaims".to_owned(),
             None => format!("persistentvolumeclaim {name:?} not found"),
         };
-        return Verdict::Unschedulable(unschedulable(total, &reason));
+        return Verdict::Unschedulable(unschedulable(total, &reason, 0));
     }
+    let demand = Demand::of(pod);
+    let company = Company::of(pod, nodes, placements);
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    let mut best: Option<(usize, &str)> = None;
-    for (node, pods) in nodes {
-        match refusal(pod, node, *pods) {
-            Some(reason) => *reasons.entry(reason).or_default() += 1,
-            None if best.is_none_or(|(least, _)| *pods < least) => best = Some((*pods, node.name())),
-            None => {}
+    let mut resolvable = 0;
+    let mut best = None;
+    let none = Load::default();
+    for node in nodes.values() {
+        let load = placements.loads.get(node.name()).unwrap_or(&none);
+        match refusal(pod, node, &demand, load).or_else(|| company.refusal(node)) {
+            Some(refusal) => {
+                resolvable += usize::from(refusal.resolvable);
+                refusal.reasons.into_iter().for_each(|reason| *reasons.entry(reason).or_default() += 1);
+            }
+            None => {
+                let avoided = placement::untolerated(pod, node, &["PreferNoSchedule"]).is_some();
+                let rank = (avoided, Reverse(preference(pod, node)), load.pods);
+                if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+                    best = Some((rank, node.name()));
+                }
+            }
         }
     }
     match best {
@@ -47,16 +196,30 @@ pub(super) fn schedule(pod: &Object, nodes: &[(&Object, usize)], claim: impl Fn(
         None => {
             let mut texts: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
             texts.sort();
-            Verdict::Unschedulable(unschedulable(total, &texts.join(", ")))
+            Verdict::Unschedulable(unschedulable(total, &texts.join(", "), resolvable))
         }
     }
 }
 
-fn unschedulable(total: usize, reason: &str) -> String {
-    format!(
-        "0/{total} nodes are available: {reason}. preemption: 0/{total} nodes are available: \
-         {total} Preemption is not helpful for scheduling."
-    )
+fn unschedulable(total: usize, reason: &str, resolvable: usize) -> String {
+    let mut preemption = Vec::new();
+    if resolvable > 0 {
+        preemption.push(format!("{resolvable} No preemption victims found for incoming pod"));
+    }
+    if resolvable < total {
+        preemption.push(format!("{} Preemption is not helpful for scheduling", total - resolvable));
+    }
+    preemption.sort();
+    let preemption = preemption.join(", ");
+    format!("0/{total} nodes are available: {reason}. preemption: 0/{total} nodes are available: {preemption}.")
+}
+
+/// How much the pod would like the node: the weights of the preferred affinity that it meets.
+fn preference(pod: &Object, node: &Object) -> i64 {
+    let preferred = ["spec", "affinity", "nodeAffinity", "preferredDuringSchedulingIgnoredDuringExecution"];
+    let terms = pod.at(&preferred).and_then(Value::as_array).into_iter().flatten();
+    let met = terms.filter(|term| placement::matches(&json!({ "nodeSelectorTerms": [term.get("preference")] }), node));
+    met.filter_map(|term| term.get("weight")?.as_i64()).sum()
 }
 
 /// The claims that a pod's volumes name.
@@ -73,94 +236,124 @@ pub(super) fn claim_of(pod: &Object, volume: &Value) -> Option<String> {
     Some(volume.get("persistentVolumeClaim")?.get("claimName")?.as_str()?.to_owned())
 }
 
-/// Why a node does not take a pod.
-fn refusal(pod: &Object, node: &Object, pods: usize) -> Option<String> {
-    if node.at(&["spec", "unschedulable"]) == Some(&Value::Bool(true)) {
-        return Some("node(s) were unschedulable".into());
+/// Why a node does not take a pod, whatever other pods want.
+fn refusal(pod: &Object, node: &Object, demand: &Demand, load: &Load) -> Option<Refusal> {
+    let cordon = json!({ "key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule" });
+    if node.at(&["spec", "unschedulable"]) == Some(&Value::Bool(true)) && !placement::tolerates(pod, &cordon) {
+        return Some(Refusal::never("node(s) were unschedulable"));
     }
-    let labels = node.labels();
-    let selector = pod.at(&["spec", "nodeSelector"]).and_then(Value::as_object);
-    let selected =
-        selector.into_iter().flatten().all(|(key, value)| labels.get(key).map(String::as_str) == value.as_str());
-    if !selected {
-        return Some("node(s) didn't match Pod's node affinity/selector".into());
+    if placement::untolerated(pod, node, &["NoSchedule", "NoExecute"]).is_some() {
+        return Some(Refusal::never("node(s) had untolerated taint(s)"));
     }
-    let taints = node.at(&["spec", "taints"]).and_then(Value::as_array).into_iter().flatten();
-    for taint in taints {
-        let text = |field: &str| taint.get(field).and_then(Value::as_str).unwrap_or_default();
-        if text("effect") != "PreferNoSchedule" && !tolerated(pod, text("key"), text("value"), text("effect")) {
-            return Some(format!("node(s) had untolerated taint {{{}: {}}}", text("key"), text("value")));
+    if !placement::selects(pod, node) {
+        return Some(Refusal::never("node(s) didn't match Pod's node affinity/selector"));
+    }
+    let wild = |address: &str| matches!(address, "" | "0.0.0.0");
+    let clash = |(address, protocol, number): &HostPort| {
+        load.ports.iter().any(|(other, other_protocol, other_number)| {
+            let same = address == other || wild(address) || wild(other);
+            same && protocol == other_protocol && number == other_number
+        })
+    };
+    if demand.ports.iter().any(clash) {
+        return Some(Refusal::for_now("node(s) didn't have free ports for the requested pod ports"));
+    }
+    let room =
+        |name: &str| node.at(&["status", "allocatable", name]).and_then(as_quantity).unwrap_or_else(Quantity::zero);
+    let mut refusal = Refusal { reasons: Vec::new(), resolvable: true };
+    if i64::try_from(load.pods).unwrap_or(i64::MAX) >= room("pods").value() {
+        refusal.reasons.push("Too many pods".into());
+    }
+    for (name, amount) in demand.requests.iter().filter(|(_, amount)| !amount.is_zero()) {
+        let all = room(name);
+        let used = load.used.get(name).cloned().unwrap_or_else(Quantity::zero);
+        if *amount > all.minus(&used) {
+            refusal.reasons.push(format!("Insufficient {name}"));
+            refusal.resolvable &= *amount <= all;
         }
     }
-    let room = node.str_at(&["status", "allocatable", "pods"]).parse().unwrap_or(usize::MAX);
-    (pods >= room).then(|| "Too many pods".into())
+    (!refusal.reasons.is_empty()).then_some(refusal)
 }
 
-fn tolerated(pod: &Object, key: &str, value: &str, effect: &str) -> bool {
-    let tolerations = pod.at(&["spec", "tolerations"]).and_then(Value::as_array).into_iter().flatten();
-    tolerations.into_iter().any(|toleration| {
-        let text = |field: &str| toleration.get(field).and_then(Value::as_str).unwrap_or_default();
-        let exists = text("operator") == "Exists";
-        (text("effect").is_empty() || text("effect") == effect)
-            && (text("key") == key || text("key").is_empty() && exists)
-            && (exists || text("value") == value)
-    })
+/// The required terms of a pod's affinity to other pods.
+fn terms<'a>(pod: &'a Object, kind: &str) -> Vec<&'a Value> {
+    let required = ["spec", "affinity", kind, "requiredDuringSchedulingIgnoredDuringExecution"];
+    pod.at(&required).and_then(Value::as_array).into_iter().flatten().collect()
+}
+
+/// Whether a term of one pod's affinity means another pod.
+fn means(term: &Value, of: &Object, other: &Object) -> bool {
+    let listed = term.get("namespaces").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let all = term.get("namespaceSelector").and_then(Value::as_object).is_some_and(serde_json::Map::is_empty);
+    let own = listed.is_empty() && term.get("namespaceSelector").is_none() && other.namespace() == of.namespace();
+    let here = all || own || listed.iter().any(|name| name.as_str() == Some(other.namespace()));
+    here && LabelSelector::from_value(term.get("labelSelector")).is_ok_and(|selector| selector.matches_object(other))
+}
+
+/// A label of nodes and its value: a place that pods share.
+type Domain = (String, String);
+
+fn domain(term: &Value, node: &Object) -> Option<Domain> {
+    let key = term.get("topologyKey").and_then(Value::as_str)?;
+    Some((key.to_owned(), node.label(key)?.to_owned()))
+}
+
+/// What a pod's affinity to other pods, and theirs to it, make of the places that nodes are in.
+#[derive(Default)]
+struct Company<'a> {
+    /// For each term, where pods are that the pod wants to be with; `None` where it may be the first.
+    wanted: Vec<(&'a Value, Option<BTreeSet<Domain>>)>,
+    /// Where pods are that it wants not to be with.
+    shunned: BTreeSet<Domain>,
+    /// Where pods are that want not to be with it.
+    forbidden: BTreeSet<Domain>,
+}
+
+impl<'a> Company<'a> {
+    fn of(pod: &'a Object, nodes: &BTreeMap<String, Arc<Stored>>, placements: &Placements) -> Self {
+        let (with, without) = (terms(pod, "podAffinity"), terms(pod, "podAntiAffinity"));
+        if with.is_empty() && without.is_empty() && placements.repelling == 0 {
+            return Self::default();
+        }
+        let mut company = Self::default();
+        let placed = || {
+            let all = placements.pods.values();
+            all.filter_map(|placed| Some((placed, nodes.get(&placed.node)?)))
+        };
+        let first = with.iter().all(|term| means(term, pod, pod));
+        for term in with {
+            let there = placed().filter(|(other, _)| means(term, pod, &other.pod));
+            let domains: BTreeSet<_> = there.filter_map(|(_, node)| domain(term, node)).collect();
+            company.wanted.push((term, (!(domains.is_empty() && first)).then_some(domains)));
+        }
+        for term in without {
+            let there = placed().filter(|(other, _)| means(term, pod, &other.pod));
+            company.shunned.extend(there.filter_map(|(_, node)| domain(term, node)));
+        }
+        for (other, node) in placed().filter(|(other, _)| other.repels) {
+            let against = terms(&other.pod, "podAntiAffinity").into_iter().filter(|term| means(term, &other.pod, pod));
+            company.forbidden.extend(against.filter_map(|term| domain(term, node)));
+        }
+        company
+    }
+
+    fn refusal(&self, node: &Object) -> Option<Refusal> {
+        let met = |(term, domains): &(&Value, Option<BTreeSet<Domain>>)| {
+            domain(term, node).is_some_and(|here| domains.as_ref().is_none_or(|domains| domains.contains(&here)))
+        };
+        let within =
+            |domains: &BTreeSet<Domain>| domains.iter().any(|(key, value)| node.label(key) == Some(value.as_str()));
+        if !self.wanted.iter().all(met) {
+            Some(Refusal::never("node(s) didn't match pod affinity rules"))
+        } else if within(&self.shunned) {
+            Some(Refusal::for_now("node(s) didn't match pod anti-affinity rules"))
+        } else if within(&self.forbidden) {
+            Some(Refusal::for_now("node(s) didn't satisfy existing pods anti-affinity rules"))
+        } else {
+            None
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-    use serde_json::json;
-
-    use super::*;
-
-    fn node(name: &str, spec: Value) -> Object {
-        let mut node = Object::new("v1", "Node", "", name);
-        node.metadata_mut().insert("labels".into(), json!({ "disk": "ssd" }));
-        node.set("spec", spec);
-        node.set("status", json!({ "allocatable": { "pods": "2" } }));
-        node
-    }
-
-    fn pod(spec: Value) -> Object {
-        let mut pod = Object::new("v1", "Pod", "default", "p");
-        pod.set("spec", spec);
-        pod
-    }
-
-    const TAIL: &str = " preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
-
-    #[rstest]
-    #[case::cordoned(json!({ "unschedulable": true }), 0, json!({}), "1 node(s) were unschedulable.")]
-    #[case::selector(
-        json!({}), 0, json!({ "nodeSelector": { "disk": "hdd" } }), "1 node(s) didn't match Pod's node affinity/selector."
-    )]
-    #[case::taint(
-        json!({ "taints": [{ "key": "k", "value": "v", "effect": "NoSchedule" }] }), 0, json!({}),
-        "1 node(s) had untolerated taint {k: v}."
-    )]
-    #[case::full(json!({}), 2, json!({}), "1 Too many pods.")]
-    #[case::no_claim(
-        json!({}), 0, json!({ "volumes": [{ "name": "d", "persistentVolumeClaim": { "claimName": "none" } }] }),
-        "persistentvolumeclaim \"none\" not found."
-    )]
-    #[case::unbound(
-        json!({}), 0, json!({ "volumes": [{ "name": "d", "persistentVolumeClaim": { "claimName": "unbound" } }] }),
-        "pod has unbound immediate PersistentVolumeClaims."
-    )]
-    fn a_pod_waits(#[case] node_spec: Value, #[case] pods: usize, #[case] spec: Value, #[case] reason: &str) {
-        let node = node("a", node_spec);
-        let verdict = schedule(&pod(spec), &[(&node, pods)], |name| (name == "unbound").then_some(false));
-        assert_eq!(verdict, Verdict::Unschedulable(format!("0/1 nodes are available: {reason}{TAIL}")));
-    }
-
-    #[test]
-    fn a_pod_goes_to_the_emptiest_node_that_takes_it() {
-        let tainted = node("a", json!({ "taints": [{ "key": "k", "effect": "NoSchedule" }] }));
-        let (b, c) = (node("b", json!({})), node("c", json!({})));
-        let nodes = [(&tainted, 0), (&b, 1), (&c, 0)];
-        assert_eq!(schedule(&pod(json!({})), &nodes, |_| None), Verdict::Bind("c".into()));
-        let tolerant = pod(json!({ "tolerations": [{ "key": "k", "operator": "Exists" }] }));
-        assert_eq!(schedule(&tolerant, &nodes, |_| None), Verdict::Bind("a".into()));
-    }
-}
+mod tests;

@@ -34,8 +34,22 @@ pub struct Script {
     pub log: Vec<LogLine>,
     /// What its commands answer when they are called by exec; first match wins.
     pub exec: Vec<ExecRule>,
+    /// Which of its probes (`startup`, `readiness`, `liveness`) fail, and when.
+    pub probes: BTreeMap<String, Failing>,
     /// Scripts of single containers, by name; they replace this one.
     pub containers: BTreeMap<String, Script>,
+}
+
+/// When a probe fails.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Failing {
+    /// From when on, counted from the start; at once by default.
+    #[serde(deserialize_with = "duration")]
+    pub after: Option<Duration>,
+    /// For how long; for ever by default.
+    #[serde(deserialize_with = "duration")]
+    pub lasting: Option<Duration>,
 }
 
 /// A line that a script prints.

@@ -377,3 +377,77 @@ async fn a_script_that_cannot_be_read_is_told_in_the_pods_status() {
     assert_eq!(message, "container \"main\" in pod \"p\" is waiting to start: CreateContainerConfigError");
     cluster.shutdown().await;
 }
+
+/// A pod of one container with these members, and what its script says.
+fn probed(members: Value) -> Value {
+    let mut container = json!({ "name": "c", "image": "nginx" });
+    for (field, value) in members.as_object().into_iter().flatten() {
+        container[field] = value.clone();
+    }
+    json!({ "containers": [container], "terminationGracePeriodSeconds": 5 })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_is_ready_while_its_readiness_probe_passes() {
+    let cluster = Cluster::start(Settings::default()).await;
+    let probe = json!({ "httpGet": { "port": 80 }, "periodSeconds": 5, "failureThreshold": 2 });
+    let script = json!({ ANNOTATION: "{probes: {readiness: {after: 20s, lasting: 20s}}}" });
+    cluster.pod("p", script, probed(json!({ "readinessProbe": probe }))).await;
+    let ready = |holds: &'static str| {
+        move |pod: Option<&Object>| {
+            pod.is_some_and(|pod| {
+                pod.at(&["status", "conditions"]).is_some() && condition(pod, "Ready")["status"] == holds
+            })
+        }
+    };
+    cluster.until("pods", "p", ready("True")).await;
+    let pod = cluster.until("pods", "p", ready("False")).await.unwrap();
+    assert_eq!(condition(&pod, "Ready")["message"], "containers with unready status: [c]");
+    assert_eq!(pod.at(&["status", "containerStatuses"]).unwrap()[0]["started"], true);
+    cluster.until("pods", "p", ready("True")).await;
+    let events = cluster.events("p").await;
+    let told = "Readiness probe failed: HTTP probe failed with statuscode: 503";
+    assert!(events.iter().any(|event| event.starts_with("Unhealthy") && event.ends_with(told)), "{events:?}");
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_whose_liveness_probe_fails_is_started_again_and_a_startup_probe_holds_it_back() {
+    let cluster = Cluster::start(Settings::default()).await;
+    let members = json!({
+        "startupProbe": { "tcpSocket": { "port": 80 }, "periodSeconds": 1, "failureThreshold": 30 },
+        "livenessProbe": { "exec": { "command": ["check"] }, "periodSeconds": 1, "failureThreshold": 2 },
+    });
+    let script = "{probes: {startup: {lasting: 10s}}, exec: [{command: check, exitCode: 1, stdout: ill}]}";
+    cluster.pod("p", json!({ ANNOTATION: script }), probed(members)).await;
+    let restarts = |pod: &Object| pod.at(&["status", "containerStatuses"]).map(|all| all[0]["restartCount"].clone());
+    let first = cluster.running("p").await;
+    assert_eq!(first.at(&["status", "containerStatuses"]).unwrap()[0]["started"], false);
+    let start = cluster.registry.clock().now();
+    cluster.until("pods", "p", |pod| pod.and_then(restarts) == Some(json!(1))).await;
+    assert!(cluster.registry.clock().now().duration_since(start).as_secs() >= 10, "it was alive while it started");
+    let events = cluster.events("p").await;
+    for told in ["Liveness probe failed: ill", "Container c failed liveness probe, will be restarted"] {
+        assert!(events.iter().any(|event| event.contains(told)), "{told}: {events:?}");
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_added_to_look_at_a_pod_runs_and_the_pod_stays_as_it_is() {
+    let cluster = Cluster::start(Settings::default()).await;
+    cluster.pod("p", json!({}), probed(json!({}))).await;
+    let mut pod = cluster.running("p").await.object().clone();
+    let debugger = json!({ "name": "debugger", "image": "busybox", "command": ["echo", "looking"] });
+    pod.set_at(&["spec", "ephemeralContainers"], json!([debugger]));
+    let target = cluster.registry.target(&core("pods"), "default", "p", "ephemeralcontainers").unwrap();
+    cluster.registry.update(&target, &Caller::default(), pod.into()).await.unwrap();
+    let ended = |pod: Option<&Object>| {
+        let state = pod.and_then(|pod| pod.at(&["status", "ephemeralContainerStatuses"]));
+        state.is_some_and(|all| all[0]["state"]["terminated"]["exitCode"] == 0)
+    };
+    let pod = cluster.until("pods", "p", ended).await.unwrap();
+    assert_eq!(condition(&pod, "Ready")["status"], "True");
+    assert_eq!(pod.str_at(&["status", "phase"]), "Running");
+    cluster.shutdown().await;
+}

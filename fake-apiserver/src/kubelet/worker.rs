@@ -18,7 +18,8 @@ use super::{
     events::Happened,
     logs::LogBuffer,
     phase::{self, Action, Facts, Plan, State},
-    process::{Exit, Signal},
+    probes::{Finding, Probe, Probed, Purpose},
+    process::{Control, Exit, Signal},
     script::Script,
     scripted::{Scripted, Setup},
     shell::Unknown,
@@ -56,6 +57,7 @@ pub(super) struct Worker {
     scripts: BTreeMap<String, Script>,
     running: Arc<Running>,
     ends: (mpsc::UnboundedSender<End>, mpsc::UnboundedReceiver<End>),
+    findings: (mpsc::UnboundedSender<Probed>, mpsc::UnboundedReceiver<Probed>),
     /// When what still runs is killed, once stopping has begun.
     kill_at: Option<Timestamp>,
     killed: bool,
@@ -102,6 +104,7 @@ impl Worker {
             scripts: BTreeMap::new(),
             running,
             ends: mpsc::unbounded_channel(),
+            findings: mpsc::unbounded_channel(),
             kill_at: None,
             killed: false,
             volumes: environment::Volumes::default(),
@@ -116,11 +119,14 @@ impl Worker {
     }
 
     fn read_scripts(&mut self) {
-        for field in ["initContainers", "containers"] {
+        for field in ["initContainers", "containers", "ephemeralContainers"] {
             let containers = self.pod.at(&["spec", field]).and_then(Value::as_array);
             for container in containers.into_iter().flatten() {
                 let text = |field: &str| container.get(field).and_then(Value::as_str).unwrap_or_default();
                 let (name, image) = (text("name").to_owned(), text("image"));
+                if self.plans.contains_key(&name) {
+                    continue; // read when it came
+                }
                 let (script, refused) = match Script::choose(&self.pod, &name, image, &self.kubelet.settings.images) {
                     Ok(script) => (script, None),
                     Err(error) => (Script::default(), Some(error)),
@@ -193,6 +199,7 @@ impl Worker {
                     }
                 }
                 Some(end) = self.ends.1.recv() => self.take_end(&end),
+                Some(probed) = self.findings.1.recv() => self.take_finding(probed).await,
                 () = wait => {}
             }
         }
@@ -203,6 +210,7 @@ impl Worker {
         let revision = |pod: &Stored| pod.resource_version().parse::<u64>().unwrap_or_default();
         if revision(&pod) >= revision(&self.pod) {
             self.pod = pod;
+            self.read_scripts(); // there may be more containers
         }
     }
 
@@ -212,6 +220,75 @@ impl Worker {
             && matches!(&container.state, State::Running { id, .. } if *id == end.id)
         {
             container.end(end.exit.code, now);
+        }
+    }
+
+    /// Takes what a probe has found: a container becomes started or ready, or is stopped.
+    async fn take_finding(&mut self, probed: Probed) {
+        let Probed { name, id, purpose, finding, grace } = probed;
+        let Some(container) = self.facts.containers.get_mut(&name) else { return };
+        if !matches!(&container.state, State::Running { id: now, .. } if *now == id) || self.kill_at.is_some() {
+            return;
+        }
+        match &finding {
+            Finding::Passed => match purpose {
+                Purpose::Startup => container.started = true,
+                Purpose::Readiness => container.ready = true,
+                Purpose::Liveness => {}
+            },
+            Finding::Failed { enough, .. } => {
+                if purpose == Purpose::Readiness && *enough {
+                    container.ready = false;
+                }
+            }
+        }
+        match finding {
+            Finding::Passed if purpose == Purpose::Startup => {
+                self.probe(&name, &id, &[Purpose::Readiness, Purpose::Liveness]);
+            }
+            Finding::Passed => {}
+            Finding::Failed { output, enough } => {
+                let word = purpose.word();
+                self.event(true, "Unhealthy", &format!("{word} probe failed: {output}"), &name).await;
+                if enough && purpose != Purpose::Readiness {
+                    let kind = word.to_lowercase();
+                    let again = self.pod.str_at(&["spec", "restartPolicy"]) != "Never";
+                    let tail = if again { ", will be restarted" } else { "" };
+                    self.event(false, "Killing", &format!("Container {name} failed {kind} probe{tail}"), &name).await;
+                    let own = self.pod.at(&["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_u64);
+                    self.end_container(&name, Duration::from_secs(grace.or(own).unwrap_or(30)));
+                }
+            }
+        }
+    }
+
+    /// Asks one container to end, and kills it when its time is over.
+    fn end_container(&self, name: &str, grace: Duration) {
+        let Some(control) = self.instance(name).map(|instance| instance.control) else { return };
+        let clock = self.clock().clone();
+        self.kubelet.tasks.spawn(async move {
+            let control: Control = control;
+            control.signal(Signal::Terminate);
+            if clock.timeout(grace, control.wait()).await.is_none() {
+                control.signal(Signal::Kill);
+            }
+        });
+    }
+
+    fn instance(&self, name: &str) -> Option<Instance> {
+        let containers = self.running.containers.lock().expect("no panic under this lock");
+        containers.get(name)?.instance.clone()
+    }
+
+    /// Starts a container's probes for these purposes.
+    fn probe(&self, name: &str, id: &str, purposes: &[Purpose]) {
+        let (Some(spec), Some(instance)) = (self.spec(name), self.instance(name)) else { return };
+        let script = self.scripts.get(name).cloned().unwrap_or_default();
+        for purpose in purposes {
+            if let Some(probe) = Probe::of(spec, *purpose, &script) {
+                let (name, id, clock) = (name.to_owned(), id.to_owned(), self.clock().clone());
+                self.kubelet.tasks.spawn(probe.run(name, id, instance.clone(), clock, self.findings.0.clone()));
+            }
         }
     }
 
@@ -357,7 +434,7 @@ impl Worker {
     }
 
     fn spec(&self, name: &str) -> Option<&Value> {
-        ["containers", "initContainers"].into_iter().find_map(|field| {
+        ["containers", "initContainers", "ephemeralContainers"].into_iter().find_map(|field| {
             let containers = self.pod.at(&["spec", field])?.as_array()?;
             containers.iter().find(|container| container.get("name").and_then(Value::as_str) == Some(name))
         })
@@ -380,14 +457,13 @@ impl Worker {
         if !self.kubelet.settings.events {
             return;
         }
-        let init = self.pod.at(&["spec", "initContainers"]).and_then(Value::as_array).is_some_and(|containers| {
-            containers.iter().any(|spec| spec.get("name").and_then(Value::as_str) == Some(container))
-        });
-        let field = match (container, init) {
-            ("", _) => String::new(),
-            (name, true) => format!("spec.initContainers{{{name}}}"),
-            (name, false) => format!("spec.containers{{{name}}}"),
+        let of = |field: &&str| {
+            self.pod.at(&["spec", field]).and_then(Value::as_array).is_some_and(|containers| {
+                containers.iter().any(|spec| spec.get("name").and_then(Value::as_str) == Some(container))
+            })
         };
+        let list = ["initContainers", "ephemeralContainers"].into_iter().find(of).unwrap_or("containers");
+        let field = if container.is_empty() { String::new() } else { format!("spec.{list}{{{container}}}") };
         let happened = Happened { warning, reason, message, field, action: "" };
         self.kubelet.node_events.write(&self.pod, happened).await;
     }
@@ -469,6 +545,13 @@ impl Worker {
         }
         if let Some(container) = self.facts.containers.get_mut(name) {
             container.begin(id.clone(), now);
+            let has = |purpose| Probe::of(&spec, purpose, &Script::default()).is_some();
+            container.started = !has(Purpose::Startup);
+            container.ready = !has(Purpose::Readiness);
+        }
+        match Probe::of(&spec, Purpose::Startup, &Script::default()) {
+            Some(_) => self.probe(name, &id, &[Purpose::Startup]),
+            None => self.probe(name, &id, &Purpose::ALL),
         }
         let (sender, name_sent) = (self.ends.0.clone(), name.to_owned());
         self.kubelet.tasks.spawn(async move {

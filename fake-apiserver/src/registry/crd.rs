@@ -336,7 +336,7 @@ fn resource(definition: &str, spec: &Value, version: &Value, storage: &str, rede
         columns: columns(version),
         bucket: gvr.to_string().into(),
         custom: Some(custom),
-        schema: SchemaSource::Ready(Arc::new(schema)),
+        schema: SchemaSource::Ready(schema),
         gvr,
     }
 }

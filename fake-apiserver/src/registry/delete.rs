@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Caller, DeleteOptions, Deleted, List, ListOptions, Registry, Resource, Target, convert, crd, write};
+use super::{
+    Caller, DeleteOptions, Deleted, List, ListOptions, Registry, Resource, Target, convert, crd, hooks::Question, write,
+};
 use crate::{
     admission::{self, Attributes, Operation},
     base::{FieldError, Object, Status, Stored},
@@ -44,10 +46,27 @@ impl Registry {
     pub async fn delete(&self, target: &Target, caller: &Caller, options: &DeleteOptions) -> Result<Deleted, Status> {
         check_options(options)?;
         self.admit_deletion(target)?;
+        self.delete_admitted(target, caller, options, Some(&target.name)).await
+    }
+
+    /// Deletes what may go as far as admission without a look at the object is concerned; policies are asked where the
+    /// name in the request is given.
+    pub(super) async fn delete_admitted(
+        &self,
+        target: &Target,
+        caller: &Caller,
+        options: &DeleteOptions,
+        asked: Option<&str>,
+    ) -> Result<Deleted, Status> {
         for _ in 0..RETRIES {
             let live = self.0.store.get(&target.key()).1.ok_or_else(|| target.not_found())?;
-            convert::view(&target.resource, &live.value)?; // what cannot be read cannot be deleted
+            let old = convert::view(&target.resource, &live.value)?; // what cannot be read cannot be deleted
             check_preconditions(target, &live, options)?;
+            if let Some(name) = asked {
+                let question = Question { target, caller, operation: Operation::Delete, name, old: Some(old.object()) };
+                self.mutate_deletion(question).await?;
+                self.guard(question, None).await?;
+            }
             if let Some(deleted) = self.try_delete(target, caller, options, &live) {
                 return Ok(deleted);
             }
@@ -201,7 +220,9 @@ impl Registry {
         let found = self.list(target, list).await?;
         for item in &found.items {
             let target = Target { namespace: item.namespace().into(), name: item.name().into(), ..target.clone() };
-            match self.delete(&target, caller, options).await {
+            check_options(options)?;
+            self.admit_deletion(&target)?;
+            match self.delete_admitted(&target, caller, options, Some("")).await {
                 Err(error) if !error.is_not_found() => return Err(error),
                 Ok(_) | Err(_) => {}
             }

@@ -8,6 +8,8 @@ mod convert;
 mod crd;
 mod decode;
 mod delete;
+mod guard;
+mod hooks;
 mod read;
 mod reviews;
 mod services;
@@ -25,6 +27,7 @@ use serde_json::Value;
 
 pub use self::{
     catalog::{Catalog, Column, Custom, Group, Resource, Scale, Subresource},
+    hooks::{CallWebhook, WebhookCall, WebhookClient},
     read::Watcher,
     tokens::{AUDIENCE, Known},
 };
@@ -55,6 +58,8 @@ struct Inner {
     signer: OnceLock<signer::Signer>,
     /// By namespace and name of the service that a definition names.
     converters: Mutex<BTreeMap<(String, String), Converter>>,
+    /// Who calls webhooks.
+    webhooks: OnceLock<WebhookClient>,
 }
 
 /// What a request is about.
@@ -243,6 +248,7 @@ impl Registry {
             tokens: Mutex::default(),
             signer: OnceLock::new(),
             converters: Mutex::default(),
+            webhooks: OnceLock::new(),
         }))
     }
 

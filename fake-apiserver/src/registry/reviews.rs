@@ -167,7 +167,7 @@ fn fresh(api_version: String, kind: &str) -> Object {
 }
 
 /// A user as `UserInfo`.
-fn user_info(user: &User) -> Value {
+pub(super) fn user_info(user: &User) -> Value {
     let User { name, uid, groups, extra } = user;
     let mut info = Map::new();
     if !name.is_empty() {

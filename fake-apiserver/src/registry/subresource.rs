@@ -8,9 +8,11 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Body, Caller, DeleteOptions, Patch, Registry, Resource, Target, catalog::SchemaSource, convert::view, decode, write,
+    Body, Caller, DeleteOptions, Patch, Registry, Resource, Target, catalog::SchemaSource, convert::view, decode,
+    hooks::Question, write,
 };
 use crate::{
+    admission::Operation,
     base::{FieldError, Gvr, Object, Status, Stored, status::go_quote},
     fields,
     schema::Schema,
@@ -32,11 +34,21 @@ impl Registry {
         body: Body,
     ) -> Result<Arc<Stored>, Status> {
         match (&*target.resource.bucket, target.subresource.as_str()) {
-            ("pods", "binding") => self.bind(target, caller, &body.value),
+            ("pods", "binding") => {
+                self.ask_about_post(target, caller, &body.value).await?;
+                self.bind(target, caller, &body.value)
+            }
             ("pods", "eviction") => self.evict(target, caller, &body.value).await,
             ("serviceaccounts", "token") => self.request_token(target, caller, body),
             _ => Err(Status::method_not_allowed()),
         }
+    }
+
+    /// Asks policies and webhooks about what is posted to a subresource.
+    async fn ask_about_post(&self, target: &Target, caller: &Caller, body: &Value) -> Result<(), Status> {
+        let object = Object::from_value(body.clone()).unwrap_or_default();
+        let question = Question { target, caller, operation: Operation::Create, name: &target.name, old: None };
+        self.guard(question, Some(&object)).await
     }
 
     /// Puts a pod on a node, as the scheduler asks (`pkg/registry/core/pod/storage`, `assignPod`).
@@ -99,6 +111,7 @@ impl Registry {
         if !given.is_empty() && given != target.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
+        self.ask_about_post(target, caller, eviction).await?;
         let options = &eviction["deleteOptions"];
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let options = DeleteOptions {
@@ -109,7 +122,7 @@ impl Registry {
             orphan_dependents: options["orphanDependents"].as_bool(),
         };
         let pod = Target { subresource: String::new(), ..target.clone() };
-        self.delete(&pod, caller, &options).await?;
+        self.delete_admitted(&pod, caller, &options, None).await?;
         Ok(success(201))
     }
 
@@ -151,6 +164,7 @@ impl Registry {
             fields::track(Some(old), &mut new, SCALE.schema(), writer);
             Ok(new)
         })
+        .await
     }
 
     pub(super) async fn patch_scale(
@@ -186,14 +200,15 @@ impl Registry {
             }
             Ok(new)
         })
+        .await
     }
 
     /// Writes the replicas of an object through its scale; `change` makes the new scale of the old one.
-    fn write_scale(
+    async fn write_scale(
         &self,
         target: &Target,
         caller: &Caller,
-        change: impl Fn(&Object, &fields::Writer<'_>) -> Result<Object, Status>,
+        change: impl Fn(&Object, &fields::Writer<'_>) -> Result<Object, Status> + Send + Sync,
     ) -> Result<(Arc<Stored>, bool), Status> {
         let resource = &target.resource;
         let custom = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref());
@@ -245,7 +260,7 @@ impl Registry {
                 true => new.metadata_mut().remove("managedFields"),
                 false => new.metadata_mut().insert("managedFields".into(), owners),
             };
-            if let Some(stored) = self.replace(target, caller, &live, new)? {
+            if let Some(stored) = self.replace(target, caller, &live, new).await? {
                 return Ok((Arc::new(Stored::new(scale_of(resource, &stored))), false));
             }
         }
@@ -362,7 +377,7 @@ fn path(json_path: &str) -> Vec<&str> {
 }
 
 /// The `autoscaling/v1` Scale of an object.
-fn scale_of(resource: &Resource, object: &Object) -> Object {
+pub(super) fn scale_of(resource: &Resource, object: &Object) -> Object {
     let mut scale = Object::new("autoscaling/v1", "Scale", object.namespace(), object.name());
     for key in ["uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.at(&["metadata", key]) {

@@ -12,6 +12,8 @@ use crate::{
     ids::Ids,
 };
 
+mod policies;
+
 const CRDS: (&str, &str, &str) = ("apiextensions.k8s.io", "v1", "customresourcedefinitions");
 const MAPS: (&str, &str, &str) = ("", "v1", "configmaps");
 const SPACES: (&str, &str, &str) = ("", "v1", "namespaces");

@@ -5,9 +5,12 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use serde_json::Value;
 
-use super::{Body, Caller, Patch, Registry, Resource, Target, convert::view, decode, subresource::scale_errors};
+use super::{
+    Body, Caller, Patch, Registry, Resource, Target, convert::view, decode, hooks::Question, subresource::scale_errors,
+};
 use crate::{
     admission::{self, Attributes, Operation},
     base::{FieldError, Object, Status, Stored, patch, status::go_quote},
@@ -64,14 +67,16 @@ impl Registry {
         let writer = self.writer(target, caller, object.api_version().to_owned());
         fields::track(None, &mut object, resource.schema(), &writer.borrowed());
         self.await_default_account(target, &object).await;
-        self.insert(target, caller, object)
+        self.insert(target, caller, object).await
     }
 
     /// Admits, prepares, validates and stores a new object whose ownership is recorded.
-    fn insert(&self, target: &Target, caller: &Caller, mut object: Object) -> Result<Arc<Stored>, Status> {
+    async fn insert(&self, target: &Target, caller: &Caller, mut object: Object) -> Result<Arc<Stored>, Status> {
         let resource = &target.resource;
         let asked = object.name().to_owned();
         self.admit(target, Operation::Create, None, &mut object)?;
+        let question = Question { target, caller, operation: Operation::Create, name: &asked, old: None };
+        self.mutate(question, &mut object).await?;
         self.check_rights_given(target, caller, &object, None)?;
         let generated = object.name().is_empty() && !object.generate_name().is_empty();
         for attempt in 1.. {
@@ -83,7 +88,7 @@ impl Registry {
             }
             self.prepare_create(target, caller.dry_run, &mut named)?;
             self.validate(target, caller, &named, None)?;
-            self.judge(target, caller, (Operation::Create, &asked), None, &named)?;
+            self.judge(question, &named).await?;
             self.check_creation(target, caller)?;
             let target = Target { name: named.name().into(), ..target.clone() };
             if caller.dry_run {
@@ -122,14 +127,14 @@ impl Registry {
                 let writer = self.writer(target, caller, object.api_version().to_owned());
                 let mut object = object.clone();
                 fields::track(None, &mut object, resource.schema(), &writer.borrowed());
-                return self.insert(target, caller, object).map(|stored| (stored, true));
+                return self.insert(target, caller, object).await.map(|stored| (stored, true));
             };
             let mut new = object.clone();
             let shown = view(resource, &live.value)?;
             check_preconditions(target, &shown, &new)?;
             let writer = self.writer(target, caller, new.api_version().to_owned());
             fields::track(Some(&shown), &mut new, resource.schema(), &writer.borrowed());
-            if let Some(stored) = self.replace(target, caller, &live, new)? {
+            if let Some(stored) = self.replace(target, caller, &live, new).await? {
                 return Ok((stored, false));
             }
         }
@@ -156,9 +161,9 @@ impl Registry {
                 (Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_), None) => return Err(target.not_found()),
             };
             let Some(live) = live else {
-                return self.insert(target, caller, new).map(|stored| (stored, true));
+                return self.insert(target, caller, new).await.map(|stored| (stored, true));
             };
-            if let Some(stored) = self.replace(target, caller, &live, new)? {
+            if let Some(stored) = self.replace(target, caller, &live, new).await? {
                 return Ok((stored, false));
             }
         }
@@ -258,7 +263,7 @@ impl Registry {
 
     /// Carries out an update whose ownership is recorded; `None` where another write came first and the whole is to be
     /// tried again.
-    pub(super) fn replace(
+    pub(super) async fn replace(
         &self,
         target: &Target,
         caller: &Caller,
@@ -282,13 +287,18 @@ impl Registry {
         }
         new.metadata_mut().insert("resourceVersion".into(), live.revision.to_string().into());
         self.admit(target, Operation::Update, Some(&old), &mut new)?;
+        let question =
+            Question { target, caller, operation: Operation::Update, name: &target.name, old: Some(old.object()) };
+        if target.subresource != "scale" {
+            self.mutate(question, &mut new).await?;
+        }
         self.check_rights_given(target, caller, &new, Some(&old))?;
         self.prepare_update(target, &mut new, &old);
         if target.subresource.is_empty() {
             self.allocate(resource, &mut new, Some(&old), caller.dry_run)?;
         }
         self.validate(target, caller, &new, Some(&old))?;
-        self.judge(target, caller, (Operation::Update, &target.name), Some(&old), &new)?;
+        self.judge(question, &new).await?;
         new.pack(); // as the old one is, so that the two can be compared
         fields::keep_times(&old, &mut new);
         if new == *old.object() && resource.is_stored_version() {
@@ -382,24 +392,19 @@ impl Registry {
     }
 
     /// What admission says of an object that the kind's own rules allow; then the quotas are charged.
-    fn judge(
-        &self,
-        target: &Target,
-        caller: &Caller,
-        asked: (Operation, &str),
-        old: Option<&Object>,
-        object: &Object,
-    ) -> Result<(), Status> {
-        let attributes = attributes(target, asked, old);
+    async fn judge(&self, question: Question<'_>, object: &Object) -> Result<(), Status> {
+        let Question { target, caller, operation, name, old } = question;
+        let attributes = attributes(target, (operation, name), old);
         let mut warnings = Vec::new();
         let verdict = self.with_view(|view| admission::validate(&attributes, object, view, &mut warnings));
         warnings.into_iter().for_each(|warning| caller.warnings.add(warning));
         verdict?;
-        self.charge(&attributes, object, caller.dry_run)
+        self.guard(question, Some(object)).await?;
+        self.charge(&attributes, object, caller.dry_run).await
     }
 
     /// Writes what an object uses into the status of the quotas that count it, as upstream's admission does.
-    fn charge(&self, attributes: &Attributes<'_>, object: &Object, dry_run: bool) -> Result<(), Status> {
+    async fn charge(&self, attributes: &Attributes<'_>, object: &Object, dry_run: bool) -> Result<(), Status> {
         let mut charged: Vec<String> = Vec::new();
         for _ in 0..RETRIES {
             let charges = self.with_view(|view| admission::charges(attributes, object, view, self.clock().now()))?;
@@ -412,7 +417,7 @@ impl Registry {
                 if charged.contains(&name) {
                     continue; // in the try before
                 }
-                if self.write_usage(charge)? {
+                if self.write_usage(charge).await? {
                     charged.push(name);
                 } else {
                     all = false;
@@ -425,8 +430,12 @@ impl Registry {
         Err(Status::conflict("", "resourcequotas", "", "the quotas of the namespace change too fast"))
     }
 
-    /// Writes a quota's use; `false` where another write came first.
-    fn write_usage(&self, charge: admission::Charge) -> Result<bool, Status> {
+    /// Writes a quota's use; `false` where another write came first. Boxed, as it is a write within a write.
+    fn write_usage(&self, charge: admission::Charge) -> BoxFuture<'_, Result<bool, Status>> {
+        Box::pin(self.write_usage_now(charge))
+    }
+
+    async fn write_usage_now(&self, charge: admission::Charge) -> Result<bool, Status> {
         let admission::Charge { quota, used } = charge;
         let resource = self.catalog().find("", "v1", "resourcequotas").ok_or_else(Status::no_such_resource)?.clone();
         let target = Target {
@@ -446,7 +455,7 @@ impl Registry {
         new.set_at(&["status", "used"], Value::Object(used));
         let writer = self.writer(&target, &caller, new.api_version().to_owned());
         fields::track(Some(&quota), &mut new, target.resource.schema(), &writer.borrowed());
-        Ok(self.replace(&target, &caller, &live, new)?.is_some())
+        Ok(self.replace(&target, &caller, &live, new).await?.is_some())
     }
 
     /// What the server, not the client, says of a new object (`rest.BeforeCreate`).
@@ -562,7 +571,11 @@ fn stamp_conditions(object: &mut Object, now: &str) {
 }
 
 /// A request as admission sees it; `asked` is what is done, and the name in the request.
-fn attributes<'a>(target: &'a Target, asked: (Operation, &'a str), old: Option<&'a Object>) -> Attributes<'a> {
+pub(super) fn attributes<'a>(
+    target: &'a Target,
+    asked: (Operation, &'a str),
+    old: Option<&'a Object>,
+) -> Attributes<'a> {
     Attributes {
         operation: asked.0,
         group: &target.resource.gvr.group,

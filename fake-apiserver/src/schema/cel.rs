@@ -20,8 +20,11 @@ use crate::base::{
 
 mod check;
 mod cost;
+mod expression;
 mod library;
 mod values;
+
+pub use self::expression::{Answer, Bindings, Scope, Wanted};
 
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(library::environment()));
 

@@ -3,7 +3,10 @@
 //! Built-in kinds and custom kinds have the same form here ([`Node`]): the former from k8s-openapi's schemas joined with
 //! the facts those lack, the latter from a CustomResourceDefinition's `openAPIV3Schema`.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, Mutex},
+};
 
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -22,8 +25,16 @@ mod recorded;
 mod structural;
 mod validate;
 
+pub use self::cel::{Answer, Bindings, Scope, Wanted};
+
 /// How many compiled patterns are kept for later schemas; a definition has some tens of different ones.
 const PATTERN_LIMIT: usize = 4096;
+
+/// How many compiled schemas of definitions are kept; beyond, all are forgotten and compiled anew.
+const COMPILED_LIMIT: usize = 32;
+
+/// Compiled schemas of definitions, by their text.
+static COMPILED: LazyLock<Mutex<BTreeMap<Arc<str>, Arc<Schema>>>> = LazyLock::new(Mutex::default);
 
 /// The schema of one kind in one version.
 #[derive(Clone, Debug)]
@@ -216,8 +227,20 @@ impl Schema {
     ///
     /// # Errors
     /// What makes it not structural, with field paths that start at `path`.
-    pub fn structural(openapi: &Value, path: &str) -> Result<Self, Vec<FieldError>> {
-        structural::compile(openapi, path)
+    pub fn structural(openapi: &Value, path: &str) -> Result<Arc<Self>, Vec<FieldError>> {
+        // A definition is compiled when it is judged and when it is served, and a test's process starts many clusters
+        // with the same definitions.
+        let text: Arc<str> = openapi.to_string().into();
+        let mut compiled = COMPILED.lock().expect("no panic under this lock");
+        if let Some(schema) = compiled.get(&text) {
+            return Ok(schema.clone());
+        }
+        let schema = Arc::new(structural::compile(openapi, path)?);
+        if compiled.len() >= COMPILED_LIMIT {
+            compiled.clear();
+        }
+        compiled.insert(text, schema.clone());
+        Ok(schema)
     }
 
     /// Decodes a body as the built-in kind's Go type would.

@@ -1,6 +1,6 @@
 //! Holds schemas against what a real API server answered: the recorded cases beside the workspace, if they are there.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ fn crd_schema(body: &Value) -> Option<&Value> {
 /// Replays definitions and objects; gives how many answers were compared and what differed.
 fn replay(name: &str, skip: impl Fn(&str) -> bool) -> (usize, Vec<String>) {
     let Some(case) = case(name) else { return (1, Vec::new()) };
-    let mut schemas: BTreeMap<String, Schema> = BTreeMap::new();
+    let mut schemas: BTreeMap<String, Arc<Schema>> = BTreeMap::new();
     let (mut compared, mut differing) = (0, Vec::new());
     let part = |key: &str| case[key].as_array().cloned().unwrap_or_default();
     for (index, step) in part("setup").iter().chain(&part("steps")).enumerate() {

@@ -6,3 +6,5 @@ mod cli;
 mod documents;
 mod doors;
 mod raw;
+mod webhooks;
+mod workloads;

@@ -140,4 +140,18 @@ pub struct ClaimedSandbox {
     pub pod_ips: Vec<String>,
 }
 
+impl SandboxClaim {
+    /// The name of the sandbox that serves the claim, once there is one.
+    ///
+    /// # Examples
+    /// ```
+    /// use agent_sandbox_sdk::v1beta1::{SandboxClaim, SandboxClaimSpec};
+    ///
+    /// assert_eq!(SandboxClaim::new("mine", SandboxClaimSpec::default()).sandbox_name(), None);
+    /// ```
+    pub fn sandbox_name(&self) -> Option<&str> {
+        self.status.as_ref()?.sandbox.as_ref()?.name.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
 schema::publish!(SandboxClaim, SandboxClaimSpec, SandboxClaimStatus, "A wish for a sandbox, served from a pool.");

@@ -2,3 +2,8 @@
 
 mod client;
 mod crd_parity;
+mod exec;
+mod health;
+mod informer;
+mod validation;
+mod versions;

@@ -35,6 +35,8 @@ pub(super) enum Kind {
     List(Box<Kind>),
     Map(Box<Kind>),
     Object(Arc<Node>),
+    /// A type with a name and members that no schema tells of.
+    Struct(&'static str, Arc<BTreeMap<String, Kind>>),
     Optional(Box<Kind>),
     Own(&'static str),
 }
@@ -81,7 +83,10 @@ impl Kind {
             (Self::Own(a), Self::Own(b)) => a == b,
             // null goes with what may be absent
             (Self::Null, other) | (other, Self::Null) => {
-                matches!(other, Self::Null | Self::Object(_) | Self::Timestamp | Self::Duration | Self::Own(_))
+                matches!(
+                    other,
+                    Self::Null | Self::Object(_) | Self::Struct(..) | Self::Timestamp | Self::Duration | Self::Own(_)
+                )
             }
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
         }
@@ -120,7 +125,7 @@ impl fmt::Display for Kind {
             Self::Map(items) => write!(f, "map(string, {items})"),
             Self::Object(_) => f.write_str("object"),
             Self::Optional(inner) => write!(f, "optional_type({inner})"),
-            Self::Own(name) => f.write_str(name),
+            Self::Own(name) | Self::Struct(name, _) => f.write_str(name),
         }
     }
 }
@@ -398,10 +403,15 @@ pub(super) struct Checked {
 pub(super) fn check(program: &Program, source: &str, node: &Arc<Node>, optional_old: bool) -> Result<Checked, String> {
     let this = Kind::of(node);
     let old = if optional_old { Kind::Optional(Box::new(this.clone())) } else { this.clone() };
+    check_names(program, source, vec![("self".to_owned(), this), ("oldSelf".to_owned(), old)])
+}
+
+/// Checks an expression in which these names are known.
+pub(super) fn check_names(program: &Program, source: &str, scope: Vec<(String, Kind)>) -> Result<Checked, String> {
     let mut checker = Checker {
         program,
         source,
-        scope: vec![("self".to_owned(), this), ("oldSelf".to_owned(), old)],
+        scope,
         errors: Vec::new(),
         kinds: BTreeMap::new(),
         literals: Vec::new(),
@@ -596,6 +606,10 @@ impl Checker<'_> {
                     None => self.fail(id, &format!("undefined field '{name}'")),
                 }
             }
+            Kind::Struct(_, members) => match members.get(name) {
+                Some(kind) => kind.clone(),
+                None => self.fail(id, &format!("undefined field '{name}'")),
+            },
             Kind::Map(items) => (**items).clone(),
             Kind::Optional(inner) => Kind::Optional(Box::new(self.member(id, inner, name))),
             Kind::Dyn => Kind::Dyn,

@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::schema::Schema;
 
-fn compile(spec: &Value) -> Result<Schema, Vec<String>> {
+fn compile(spec: &Value) -> Result<Arc<Schema>, Vec<String>> {
     let schema = json!({"type": "object", "properties": {"spec": spec}});
     Schema::structural(&schema, "s").map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }

@@ -112,6 +112,26 @@ pub(super) fn convert(node: &Arc<Node>, value: &Value) -> Box<dyn Val> {
     }
 }
 
+/// A value without a schema.
+pub(super) fn any(value: &Value) -> Box<dyn Val> {
+    match value {
+        Value::Null => Box::new(CelNull),
+        Value::Bool(flag) => Box::new(CelBool::from(*flag)),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => Box::new(CelInt::from(whole)),
+            None => Box::new(CelDouble::from(number.as_f64().unwrap_or_default())),
+        },
+        Value::String(text) => Box::new(CelString::from(text.to_owned())),
+        Value::Array(items) => Box::new(CelList::from(items.iter().map(any).collect::<Vec<_>>())),
+        Value::Object(map) => {
+            let items = map.iter().map(|(key, value)| (CelMapKey::from(key.clone()), any(value)));
+            #[expect(clippy::disallowed_types, reason = "what CelMap is made of")]
+            let items: std::collections::HashMap<_, _> = items.collect();
+            Box::new(CelMap::from(items))
+        }
+    }
+}
+
 fn from_text(node: &Node, text: &str) -> Box<dyn Val> {
     let string = || CelString::from(text.to_owned());
     let function = match node.format.as_str() {

@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::schema::Schema;
 
-fn widget() -> Schema {
+fn widget() -> Arc<Schema> {
     let schema = json!({"type": "object", "properties": {"spec": {
         "type": "object", "required": ["size"],
         "properties": {

@@ -1,0 +1,105 @@
+//! What policies are asked about a write: the request as an `AdmissionReview` shows it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Caller, Registry, Resource, convert, hooks::Question, reviews::user_info, subresource::scale_of, write};
+use crate::{
+    admission::{Address, Asked, Kept, Operation, Request, View, policies},
+    base::{Object, Status, Stored, names},
+};
+
+impl Registry {
+    /// Judges a write by policies and validating webhooks; `object` is what is sent, `None` where it is deleted.
+    ///
+    /// # Errors
+    /// What the first that refuses says.
+    pub(super) async fn guard(&self, question: Question<'_>, object: Option<&Object>) -> Result<(), Status> {
+        // a generated name is known by now
+        let known = object.map_or("", |object| object.name());
+        let name = if question.name.is_empty() { known } else { question.name };
+        let question = Question { name, ..question };
+        if question.target.subresource == "scale" {
+            // what stands behind it is the registry's affair: a client sends and sees a Scale
+            let scale = |object: &Object| scale_of(&question.target.resource, object);
+            let (old, new) = (question.old.map(scale), object.map(scale));
+            return self.ask_all(Question { old: old.as_ref(), ..question }, new.as_ref()).await;
+        }
+        self.ask_all(question, object).await
+    }
+
+    async fn ask_all(&self, question: Question<'_>, object: Option<&Object>) -> Result<(), Status> {
+        let mut warnings = Vec::new();
+        let verdict = self.with_asked(question, object, |asked, view| policies::validate(asked, view, &mut warnings));
+        warnings.into_iter().for_each(|warning| question.caller.warnings.add(warning));
+        verdict?;
+        self.ask_webhooks(question, object).await
+    }
+
+    /// Calls what is to judge a request, with the request as policies and webhooks see it.
+    pub(super) fn with_asked<T>(
+        &self,
+        question: Question<'_>,
+        object: Option<&Object>,
+        call: impl FnOnce(Asked<'_>, View<'_>) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        let Question { target, caller, operation, name, old } = question;
+        let attributes = &write::attributes(target, (operation, name), old);
+        let catalog = self.catalog();
+        let shows_same =
+            |other: &&Arc<Resource>| other.bucket == target.resource.bucket && other.gvr != target.resource.gvr;
+        let equivalents = || catalog.all().filter(shows_same);
+        let convert = |object: &Object, address: &Address| -> Result<Object, Status> {
+            match equivalents().find(|other| other.gvr == address.gvr) {
+                Some(other) if ["", "status"].contains(&target.subresource.as_str()) => {
+                    Ok(convert::view(other, &Arc::new(Stored::new(object.clone())))?.object().clone())
+                }
+                Some(_) | None => Ok(object.clone()),
+            }
+        };
+        let find_kind = |api_version: &str, kind: &str| {
+            let (group, version) = names::split_api_version(api_version);
+            let found = catalog.find_kind(group, version, kind)?;
+            Some(Kept { bucket: found.bucket.clone(), namespaced: found.namespaced })
+        };
+        let sees = |resource: &Arc<Resource>| address(resource, &target.subresource);
+        let request = Request {
+            address: sees(&target.resource).ok_or_else(Status::no_such_resource)?,
+            equivalents: equivalents().filter_map(sees).collect(),
+            user: user_info(&caller.user),
+            dry_run: caller.dry_run,
+            options: options(operation, caller),
+            convert: &convert,
+            find_kind: &find_kind,
+        };
+        self.with_view(|view| call(Asked { attributes, request: &request, object }, view))
+    }
+}
+
+/// A resource, and what is sent to it or to its subresource; `None` where it has no such subresource.
+fn address(resource: &Arc<Resource>, subresource: &str) -> Option<Address> {
+    let (gvr, own) = (resource.gvr.clone(), resource.api_version());
+    if subresource.is_empty() {
+        return Some(Address { gvr, api_version: own, kind: resource.kind.clone() });
+    }
+    let found = resource.subresources.get(subresource)?;
+    let api_version = if found.version.is_empty() { own } else { names::api_version(&found.group, &found.version) };
+    Some(Address { gvr, api_version, kind: found.kind.clone() })
+}
+
+fn options(operation: Operation, caller: &Caller) -> Value {
+    let kind = match operation {
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete => "DeleteOptions",
+    };
+    let mut options = json!({"apiVersion": "meta.k8s.io/v1", "kind": kind});
+    if caller.dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    if operation != Operation::Delete && !caller.manager.is_empty() {
+        options["fieldManager"] = caller.manager.as_str().into();
+    }
+    options
+}

@@ -1,0 +1,238 @@
+//! [`Informer`]: a view of objects that keeps itself up to date, and tells of each change once.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt::Debug,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{Stream, StreamExt};
+use kube::{ResourceExt, runtime::watcher};
+
+use crate::{
+    conditions,
+    error::Error,
+    objects::{Kind, Objects},
+};
+
+/// What has happened to an object.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Change<K> {
+    /// It has come, or was there when the informer began.
+    Added(Arc<K>),
+    /// It is another than it was.
+    Changed {
+        /// What it was.
+        old: Arc<K>,
+        /// What it is.
+        new: Arc<K>,
+    },
+    /// It is gone; this is the last that was seen of it.
+    Deleted(Arc<K>),
+    /// All that was there when the informer began, or came back after an interruption, has been told.
+    Synced,
+    /// The connection broke, or was refused. The informer tries again by itself; the view is as it was.
+    Interrupted(Error),
+}
+
+impl<K: Kind> Change<K> {
+    /// The object, if it is Ready by this change and was not before.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use agent_sandbox_sdk::{informer::Change, v1beta1::{Sandbox, SandboxSpec}};
+    ///
+    /// assert!(Change::Added(Arc::new(Sandbox::new("a", SandboxSpec::default()))).became_ready().is_none());
+    /// ```
+    pub fn became_ready(&self) -> Option<&Arc<K>> {
+        match self {
+            Self::Added(new) if is_ready(&**new) => Some(new),
+            Self::Changed { old, new } if is_ready(&**new) && !is_ready(&**old) => Some(new),
+            Self::Added(_) | Self::Changed { .. } | Self::Deleted(_) | Self::Synced | Self::Interrupted(_) => None,
+        }
+    }
+}
+
+/// Claims bear their sandbox's generation: only the status counts.
+fn is_ready<K: Kind>(object: &K) -> bool {
+    object.conditions().iter().any(|condition| condition.type_ == conditions::READY && condition.status == "True")
+}
+
+type Handler<K> = Box<dyn FnMut(&Arc<K>) + Send>;
+
+/// A view of the objects that `config` selects, and the changes of it.
+///
+/// It works while [`next`](Self::next) or [`run`](Self::run) is waited for; nothing goes on in the background, and
+/// dropping it ends it at once, connected or not. When the connection breaks, or it falls behind so far that the server
+/// has forgotten where it was, it reads everything anew and tells only the differences: each object that was deleted
+/// meanwhile is told, and none that stayed as it was.
+///
+/// # Examples
+/// ```no_run
+/// use kube::{ResourceExt, runtime::watcher::Config};
+///
+/// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+/// let informer = client.sandboxes().informer(Config::default().labels("team=red"));
+/// let view = informer.view();
+/// let informer = informer
+///     .on_ready(|sandbox| println!("{} is ready", sandbox.name_any()))
+///     .on_deleted(|sandbox| println!("{} is gone", sandbox.name_any()));
+/// tokio::spawn(informer.run());
+/// println!("{} sandboxes", view.list().len());
+/// # }
+/// ```
+pub struct Informer<K: Kind> {
+    events: Pin<Box<dyn Stream<Item = Result<watcher::Event<K>, Error>> + Send>>,
+    view: View<K>,
+    /// What a list that is being read holds so far.
+    fresh: BTreeMap<String, Arc<K>>,
+    /// Changes that were found at once and are told one by one.
+    pending: VecDeque<Change<K>>,
+    on_ready: Vec<Handler<K>>,
+    on_deleted: Vec<Handler<K>>,
+}
+
+impl<K: Kind> Debug for Informer<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Informer").field("kind", &K::kind(&())).finish_non_exhaustive()
+    }
+}
+
+impl<K: Kind> Objects<K> {
+    /// A view of the objects that `config` selects, which keeps itself up to date. Nothing is sent yet.
+    pub fn informer(&self, config: watcher::Config) -> Informer<K> {
+        Informer {
+            events: Box::pin(self.watch(config)),
+            view: View { shared: Arc::default() },
+            fresh: BTreeMap::new(),
+            pending: VecDeque::new(),
+            on_ready: Vec::new(),
+            on_deleted: Vec::new(),
+        }
+    }
+}
+
+impl<K: Kind> Informer<K> {
+    /// The view, to be read at any time from anywhere.
+    pub fn view(&self) -> View<K> {
+        self.view.clone()
+    }
+
+    /// Calls `handler` with each object when it becomes Ready, also with those that are when the informer begins. It is
+    /// called in [`next`](Self::next), and keeps it waiting.
+    #[must_use]
+    pub fn on_ready(mut self, handler: impl FnMut(&Arc<K>) + Send + 'static) -> Self {
+        self.on_ready.push(Box::new(handler));
+        self
+    }
+
+    /// Calls `handler` with each object that is deleted, as it was last seen.
+    #[must_use]
+    pub fn on_deleted(mut self, handler: impl FnMut(&Arc<K>) + Send + 'static) -> Self {
+        self.on_deleted.push(Box::new(handler));
+        self
+    }
+
+    /// Keeps the view up to date and calls the handlers, until the future is dropped or the cluster turns out not to
+    /// serve the kind.
+    pub async fn run(mut self) {
+        while self.next().await.is_some() {}
+    }
+
+    /// The next change; the view has it already. `None` after an [`Error::NotServed`] or [`Error::DiscoveryFailed`] was
+    /// told: then nothing was ever watched. May be dropped and called again without a loss.
+    pub async fn next(&mut self) -> Option<Change<K>> {
+        loop {
+            if let Some(change) = self.pending.pop_front() {
+                self.call(&change);
+                return Some(change);
+            }
+            match self.events.next().await? {
+                Err(error) => self.pending.push_back(Change::Interrupted(error)),
+                Ok(watcher::Event::Init) => self.fresh.clear(),
+                Ok(watcher::Event::InitApply(object)) => {
+                    self.fresh.insert(object.name_any(), Arc::new(object));
+                }
+                Ok(watcher::Event::InitDone) => {
+                    let fresh = std::mem::take(&mut self.fresh);
+                    let old = std::mem::replace(&mut *self.view.lock(), (fresh.clone(), true)).0;
+                    for (name, new) in &fresh {
+                        self.pending.extend(difference(old.get(name), new));
+                    }
+                    let gone = old.into_iter().filter(|(name, _)| !fresh.contains_key(name));
+                    self.pending.extend(gone.map(|(_, old)| Change::Deleted(old)));
+                    self.pending.push_back(Change::Synced);
+                }
+                Ok(watcher::Event::Apply(object)) => {
+                    let new = Arc::new(object);
+                    let old = self.view.lock().0.insert(new.name_any(), new.clone());
+                    self.pending.extend(difference(old.as_ref(), &new));
+                }
+                Ok(watcher::Event::Delete(object)) => {
+                    self.view.lock().0.remove(&object.name_any());
+                    self.pending.push_back(Change::Deleted(Arc::new(object)));
+                }
+            }
+        }
+    }
+
+    fn call(&mut self, change: &Change<K>) {
+        if let Some(object) = change.became_ready() {
+            self.on_ready.iter_mut().for_each(|handler| handler(object));
+        }
+        if let Change::Deleted(object) = change {
+            self.on_deleted.iter_mut().for_each(|handler| handler(object));
+        }
+    }
+}
+
+/// What lies between two sights of an object of one name; one that was deleted and made again unseen is two changes.
+fn difference<K: Kind>(old: Option<&Arc<K>>, new: &Arc<K>) -> Vec<Change<K>> {
+    match old {
+        None => vec![Change::Added(new.clone())],
+        Some(old) if old.uid() != new.uid() => vec![Change::Deleted(old.clone()), Change::Added(new.clone())],
+        Some(old) if old.resource_version() == new.resource_version() => Vec::new(),
+        Some(old) => vec![Change::Changed { old: old.clone(), new: new.clone() }],
+    }
+}
+
+/// Objects by name, and whether they have been read whole at least once.
+type Known<K> = (BTreeMap<String, Arc<K>>, bool);
+
+/// What an [`Informer`] knows. Cheap to clone; clones see the same.
+#[derive(Debug)]
+pub struct View<K> {
+    shared: Arc<Mutex<Known<K>>>,
+}
+
+impl<K> Clone for View<K> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<K> View<K> {
+    /// Nothing is done under this lock that could leave the map half changed.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known<K>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object of that name.
+    pub fn get(&self, name: &str) -> Option<Arc<K>> {
+        self.lock().0.get(name).cloned()
+    }
+
+    /// All objects, in the order of their names.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.lock().0.values().cloned().collect()
+    }
+
+    /// Whether all objects have been read once; an empty view says nothing before.
+    pub fn is_synced(&self) -> bool {
+        self.lock().1
+    }
+}
