@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use agent_sandbox_sdk::v1beta1::{
-    ClaimLifecycle, ClaimShutdownPolicy, EnvVar, InjectionPolicy, PodTemplate, Sandbox, SandboxClaim, SandboxClaimSpec,
-    SandboxTemplate, SandboxTemplateRef, SandboxTemplateSpec, SandboxWarmPool, SandboxWarmPoolRef, SandboxWarmPoolSpec,
+    ClaimLifecycle, ClaimShutdownPolicy, EnvVar, EnvVarsInjectionPolicy, PodTemplate, Sandbox, SandboxClaim,
+    SandboxClaimSpec, SandboxTemplate, SandboxTemplateRef, SandboxTemplateSpec, SandboxWarmPool, SandboxWarmPoolRef,
+    SandboxWarmPoolSpec,
 };
 use anyhow::{Context, Result, ensure};
 use jiff::ToSpan;
@@ -32,7 +33,7 @@ async fn pool(world: &World, replicas: i32) -> Result<()> {
     let pod = PodSpec { containers: vec![main], termination_grace_period_seconds: Some(1), ..Default::default() };
     let template = SandboxTemplateSpec {
         pod_template: PodTemplate::of(pod),
-        env_vars_injection_policy: Some(InjectionPolicy::Allowed),
+        env_vars_injection_policy: Some(EnvVarsInjectionPolicy::Allowed),
         ..Default::default()
     };
     let params = PostParams::default();

@@ -182,7 +182,13 @@ pub async fn a_sandbox_that_cannot_start_says_why(world: &World) -> Result<()> {
     let container = &mut sandbox.spec.pod_template.spec.containers[0];
     container.env_from = serde_json::from_value(serde_json::json!([{"configMapRef": {"name": "missing"}}]))?;
     sandboxes.create(&sandbox).await?;
-    let waited = sandboxes.wait_ready(NAME, std::time::Duration::from_secs(10)).await;
+    let waits = |pod: Option<&Pod>| {
+        let statuses = pod.and_then(|pod| pod.status.as_ref()).and_then(|status| status.container_statuses.as_ref());
+        let mut states = statuses.into_iter().flatten().filter_map(|one| one.state.as_ref()?.waiting.as_ref());
+        states.any(|waiting| waiting.reason.as_deref() == Some("CreateContainerConfigError"))
+    };
+    world.eventually::<Pod>(NAME, "waiting for its configuration", waits).await?;
+    let waited = sandboxes.wait_ready(NAME, std::time::Duration::from_secs(2)).await;
     let error = waited.err().context("a container without its configuration does not start")?;
     let text = error.to_string();
     ensure!(text.contains(reasons::DEPENDENCIES_NOT_READY), "the controller's reason is told: {text}");

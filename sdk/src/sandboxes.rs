@@ -346,7 +346,7 @@ impl AgentSandboxClient {
         self.sandboxes().update(&sandbox).await
     }
 
-    /// Waits, by a watch, until the sandbox is Ready as it is now (see [`conditions`]), and returns it.
+    /// Waits, by a watch, until the sandbox is Ready as it is now (see [`crate::conditions`]), and returns it.
     ///
     /// # Errors
     /// [`WaitError::Ended`] at once if it has come to a state that it does not leave by itself: its pod has ended, it

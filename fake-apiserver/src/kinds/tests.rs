@@ -332,7 +332,9 @@ proptest! {
         validate_create(rules, &object, true);
         (rules.prepare_update)(&mut object, &old, "");
         validate_update(rules, &object, &old, true, "");
-        validate_update(rules, &object, &old, true, "status");
+        for subresource in ["status", "ephemeralcontainers", "resize"] {
+            validate_update(rules, &object, &old, true, subresource);
+        }
         (rules.warnings)(&object, None);
         (rules.cells)(&object, Timestamp::UNIX_EPOCH);
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     schema,
-    v1beta1::{InjectionPolicy, NetworkPolicyManagement, NetworkRules, PodTemplate, VolumeClaimTemplate},
+    v1beta1::{EnvVarsInjectionPolicy, NetworkPolicyManagement, NetworkRules, PodTemplate, VolumeClaimTemplate},
 };
 
 /// A blueprint of sandboxes: a pod, its volumes, its network.
@@ -54,7 +54,7 @@ pub struct SandboxTemplateSpec {
     /// Whether a claim may set environment variables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "Disallowed"))]
-    pub env_vars_injection_policy: Option<InjectionPolicy>,
+    pub env_vars_injection_policy: Option<EnvVarsInjectionPolicy>,
 }
 
 schema::publish!(SandboxTemplate, SandboxTemplateSpec, "A blueprint of sandboxes.");

@@ -17,7 +17,10 @@ pub use self::{
         OperatingMode, PodMetadata, PodTemplate, Sandbox, SandboxSpec, SandboxStatus, ShutdownPolicy,
         VolumeClaimMetadata, VolumeClaimTemplate,
     },
-    template::{InjectionPolicy, NetworkPolicyManagement, NetworkRules, SandboxTemplate, SandboxTemplateSpec},
+    template::{
+        EnvVarsInjectionPolicy, NetworkPolicyManagement, NetworkRules, SandboxTemplate, SandboxTemplateSpec,
+        VolumeClaimTemplatesPolicy,
+    },
     warm_pool::{
         SandboxTemplateRef, SandboxWarmPool, SandboxWarmPoolSpec, SandboxWarmPoolStatus, UpdateStrategy,
         UpdateStrategyType,

@@ -62,12 +62,12 @@ pub struct SandboxTemplateSpec {
     /// Whether a claim may set environment variables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "Disallowed"))]
-    pub env_vars_injection_policy: Option<InjectionPolicy>,
+    pub env_vars_injection_policy: Option<EnvVarsInjectionPolicy>,
 
     /// Whether a claim may bring volume claims of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "Disallowed"))]
-    pub volume_claim_templates_policy: Option<InjectionPolicy>,
+    pub volume_claim_templates_policy: Option<VolumeClaimTemplatesPolicy>,
 }
 
 /// The rules of a template's NetworkPolicy. A direction without rules is closed.
@@ -94,13 +94,25 @@ open_enum! {
 }
 
 open_enum! {
-    /// What a claim may add to what its template says.
-    InjectionPolicy {
-        /// Nothing: a claim that tries is refused. What an object without the field means.
-        Disallowed,
-        /// What the template does not have.
+    /// What environment variables a claim may set.
+    EnvVarsInjectionPolicy {
+        /// Those that the template does not have.
         Allowed,
-        /// Also what replaces the template's own.
+        /// Also those that replace the template's own.
+        Overrides,
+        /// None: a claim that tries is refused. What an object without the field means.
+        Disallowed,
+    }
+}
+
+open_enum! {
+    /// What volume claims a claim may bring.
+    VolumeClaimTemplatesPolicy {
+        /// None: a claim that tries is refused. What an object without the field means.
+        Disallowed,
+        /// Those that the template does not have.
+        Allowed,
+        /// Also those that replace the template's own.
         Overrides,
     }
 }

@@ -212,7 +212,7 @@ fn flat(value: &Value) -> BTreeMap<String, Value> {
                     }
                 }
             }
-            Value::Array(items) if path.ends_with("/required") || path.ends_with("/enum") => {
+            Value::Array(items) if path.ends_with("/required") => {
                 let mut items = items.clone();
                 items.sort_by_key(Value::to_string);
                 into.insert(path, Value::Array(items));

@@ -73,7 +73,9 @@ fn whole(new: &Value, old: &Value) -> Errors {
         let images: Vec<_> = items(before, list).iter().map(|container| get(container, "image").clone()).collect();
         let containers = map.get_mut(list).and_then(Value::as_array_mut);
         for (container, image) in containers.into_iter().flatten().zip(images) {
-            container["image"] = image;
+            if let Some(container) = container.as_object_mut() {
+                container.insert("image".into(), image);
+            }
         }
     }
     let mut put_back = |key: &str| put_back(map, before, key);
@@ -473,6 +475,8 @@ fn without_amounts(container: &Value, old: &Value) -> Value {
         }
     }
     let mut container = container.clone();
-    container["resources"] = resources.into();
+    if let Some(members) = container.as_object_mut() {
+        members.insert("resources".into(), resources.into());
+    }
     container
 }
