@@ -134,6 +134,14 @@ impl Remote {
         self.client.request(request).await.map_err(status)
     }
 
+    /// Sends a write whose answer is the object.
+    async fn write(
+        &self,
+        request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<Arc<Stored>, Status> {
+        stored(self.call(request.map_err(unbuilt)?).await?)
+    }
+
     pub(super) async fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Arc<Stored>, Status> {
         let request = Request::new(path(gvr, namespace)).get(name, &GetParams::default()).map_err(unbuilt)?;
         stored(self.call(request).await?)
@@ -207,13 +215,12 @@ impl Remote {
         subresource: &str,
         manager: &str,
     ) -> Result<Arc<Stored>, Status> {
-        let options = PostParams { field_manager: Some(manager.into()), ..PostParams::default() };
-        let request = Request::new(path(gvr, object.namespace()));
+        let (options, request) = (written_by(manager), Request::new(path(gvr, object.namespace())));
         let request = match subresource {
             "" => request.create(&options, bytes(&object)),
             subresource => request.create_subresource(subresource, object.name(), &options, bytes(&object)),
         };
-        stored(self.call(request.map_err(unbuilt)?).await?)
+        self.write(request).await
     }
 
     pub(super) async fn update(
@@ -223,13 +230,12 @@ impl Remote {
         subresource: &str,
         manager: &str,
     ) -> Result<Arc<Stored>, Status> {
-        let options = PostParams { field_manager: Some(manager.into()), ..PostParams::default() };
-        let request = Request::new(path(gvr, object.namespace()));
+        let (options, request) = (written_by(manager), Request::new(path(gvr, object.namespace())));
         let request = match subresource {
             "" => request.replace(object.name(), &options, bytes(&object)),
             subresource => request.replace_subresource(subresource, object.name(), &options, bytes(&object)),
         };
-        stored(self.call(request.map_err(unbuilt)?).await?)
+        self.write(request).await
     }
 
     pub(super) async fn patch(
@@ -254,7 +260,7 @@ impl Remote {
             "" => request.patch(name, &options, &patch),
             subresource => request.patch_subresource(subresource, name, &options, &patch),
         };
-        stored(self.call(request.map_err(unbuilt)?).await?)
+        self.write(request).await
     }
 
     pub(super) async fn delete(
@@ -288,6 +294,10 @@ fn path(gvr: &Gvr, namespace: &str) -> String {
         "" => format!("{root}/{resource}"),
         namespace => format!("{root}/namespaces/{namespace}/{resource}"),
     }
+}
+
+fn written_by(manager: &str) -> PostParams {
+    PostParams { field_manager: Some(manager.into()), ..PostParams::default() }
 }
 
 fn bytes(object: &Object) -> Vec<u8> {

@@ -416,7 +416,7 @@ fn close(text: &mut Vec<u8>) {
 
 /// The members of `metadata` in the order in which the real server writes those of built-in kinds; custom objects have
 /// theirs by alphabet.
-const METADATA: [&str; 15] = [
+pub(super) const METADATA: [&str; 15] = [
     "name",
     "generateName",
     "namespace",

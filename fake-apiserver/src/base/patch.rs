@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{
     limits,
+    object::METADATA,
     status::{Status, json_kind},
 };
 
@@ -303,24 +304,7 @@ pub fn go_map(value: &Value) -> String {
     }
 }
 
-/// Members of metadata in the order of their Go structs.
-const METADATA: &[&str] = &[
-    "name",
-    "generateName",
-    "namespace",
-    "selfLink",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "labels",
-    "annotations",
-    "ownerReferences",
-    "finalizers",
-    "managedFields",
-];
+/// Members of an owner reference and of a manager of fields in the order of their Go structs.
 const OWNER: &[&str] = &["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
 const MANAGER: &[&str] = &["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
 
@@ -329,9 +313,9 @@ pub fn go_text(value: &Value, opened: &BTreeSet<Vec<String>>) -> String {
     fn write(value: &Value, path: &mut Vec<String>, opened: &BTreeSet<Vec<String>>, out: &mut String) {
         match value {
             Value::Object(map) => {
-                let order = match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                let order: &[&str] = match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
                     _ if opened.contains(path) => &[],
-                    ["metadata"] => METADATA,
+                    ["metadata"] => &METADATA,
                     ["metadata", "ownerReferences", _] => OWNER,
                     ["metadata", "managedFields", _] => MANAGER,
                     _ => &[],
