@@ -35,3 +35,19 @@ crds:
 # licences, bans and sources of all dependencies (needs cargo-deny)
 deny:
     cargo deny check licenses bans sources
+
+# the scenarios on a target (memory, https, processes, outside, kube-apiserver, kubeconfig, k3s, minikube)
+scenarios *ARGS:
+    cargo run --locked -p e2e -- run {{ARGS}}
+
+# a minikube with gVisor, the controller and manifests/
+minikube-up *ARGS:
+    scripts/minikube-up {{ARGS}}
+
+# takes down what minikube-up made
+minikube-down *ARGS:
+    scripts/minikube-down {{ARGS}}
+
+# conformance and scenarios on two targets, and where they differ
+fidelity *ARGS:
+    bash scripts/fidelity.sh {{ARGS}}

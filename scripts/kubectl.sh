@@ -360,6 +360,73 @@ refused 'spec.level: Invalid value: -1: spec.level in body should be greater tha
 n delete gauge --all
 is 'gauge.commands.example.com "one" deleted'
 
+step "into pods: exec, cp, debug, port-forward, proxy"
+with '
+apiVersion: v1
+kind: Pod
+metadata:
+  name: served
+  annotations:
+    fake-apiserver.dev/script: |
+      ports:
+        8080: [sh, -c, "read line; printf \"HTTP/1.0 200 OK\\r\\n\\r\\n$line\\n\""]
+spec:
+  containers:
+  - {name: main, image: busybox, stdin: true, command: [sh, -c, "while read line; do echo heard $line; done"], ports: [{containerPort: 8080}]}
+' create -f -
+n wait --for=condition=Ready pod/served --timeout="$TIMEOUT"
+# In a file, because what stands before a pipe cannot stop this script.
+typed() {
+    local text=$1
+    shift
+    printf '%s\n' "$text" >"$workspace/typed"
+    ok "$@" <"$workspace/typed"
+}
+# Older clients speak SPDY; newer ones can be asked to.
+for websockets in true false; do
+    export KUBECTL_REMOTE_COMMAND_WEBSOCKETS=$websockets KUBECTL_PORT_FORWARD_WEBSOCKETS=$websockets
+    n exec served -- sh -c 'echo out; pwd'
+    is "out
+/"
+    refused "command terminated with exit code 3" kubectl -n commands exec served -- sh -c 'exit 3'
+    typed "from here" kubectl -n commands exec -i served -- cat
+    is "from here"
+    kubectl -n commands port-forward pod/served :8080 >"$workspace/forward" 2>&1 &
+    forwarding=$!
+    for _ in $(seq 100); do
+        grep -q '^Forwarding from 127' "$workspace/forward" && break
+        sleep 0.1
+    done
+    port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\) .*/\1/p' "$workspace/forward")
+    exec 6<>"/dev/tcp/127.0.0.1/$port"
+    printf 'GET /asked HTTP/1.0\r\n\r\n' >&6
+    ok cat <&6
+    has "GET /asked HTTP/1.0"
+    exec 6<&-
+    kill "$forwarding"
+done
+unset KUBECTL_REMOTE_COMMAND_WEBSOCKETS KUBECTL_PORT_FORWARD_WEBSOCKETS
+mkdir "$workspace/folder"
+printf 'copied\n' >"$workspace/folder/file"
+n cp "$workspace/folder" served:/tmp
+n exec served -- cat /tmp/folder/file
+is "copied"
+n cp served:/tmp/folder "$workspace/back"
+ok cat "$workspace/back/file"
+is "copied"
+n debug served --image=busybox --container=looking -- sh -c 'echo looking'
+n wait --for=jsonpath='{.status.ephemeralContainerStatuses[0].state.terminated.exitCode}'=0 pod/served --timeout="$TIMEOUT"
+n logs served -c looking
+is "looking"
+n expose pod served --port=80 --target-port=8080 --name=served --selector=none=such
+refused 'no endpoints available for service "served"' kubectl get --raw /api/v1/namespaces/commands/services/served:80/proxy/
+k get --raw /api/v1/namespaces/commands/pods/served/proxy/some/path
+matches '^GET /some/path HTTP/1.1'
+k get --raw /api/v1/namespaces/commands/pods/http:served:8080/proxy/
+matches '^GET / HTTP/1.1'
+refused 'connect: connection refused' kubectl get --raw /api/v1/namespaces/commands/pods/served:1/proxy/
+n delete pod served --now
+
 step "nodes: cordon, drain, taint"
 node=$(kubectl get nodes -o jsonpath='{.items[0].metadata.name}')
 k cordon "$node"

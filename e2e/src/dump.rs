@@ -3,14 +3,32 @@
 use std::fmt::Write;
 
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Service};
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, LogParams},
+};
 
-use agent_sandbox_sdk::v1beta1::Sandbox;
+use agent_sandbox_sdk::v1beta1::{Sandbox, SandboxClaim, SandboxWarmPool};
 
-/// Sandboxes, pods, Services, volume claims and events: a line or two each. Never fails; what cannot be listed says why.
+/// How many lines of each container's log are shown.
+const LOG_LINES: i64 = 20;
+
+/// Claims, pools, sandboxes, pods with their logs, Services, volume claims and events: a line or two each. Never fails; what cannot be listed says why.
 pub(crate) async fn dump(client: &Client, namespace: &str) -> String {
     let all = ListParams::default();
     let mut text = format!("namespace {namespace}\n");
+    if let Ok(claims) = Api::<SandboxClaim>::namespaced(client.clone(), namespace).list(&all).await {
+        for claim in claims {
+            let status = serde_json::to_string(&claim.status).unwrap_or_default();
+            line(&mut text, format_args!("sandbox claim {} {status}{}", claim.name_any(), ending(&claim)));
+        }
+    }
+    if let Ok(pools) = Api::<SandboxWarmPool>::namespaced(client.clone(), namespace).list(&all).await {
+        for pool in pools {
+            let status = serde_json::to_string(&pool.status).unwrap_or_default();
+            line(&mut text, format_args!("warm pool {} {status}{}", pool.name_any(), ending(&pool)));
+        }
+    }
     match Api::<Sandbox>::namespaced(client.clone(), namespace).list(&all).await {
         Ok(sandboxes) => {
             for sandbox in sandboxes {
@@ -24,15 +42,25 @@ pub(crate) async fn dump(client: &Client, namespace: &str) -> String {
         }
         Err(error) => line(&mut text, format_args!("no sandboxes: {error}")),
     }
-    match Api::<Pod>::namespaced(client.clone(), namespace).list(&all).await {
-        Ok(pods) => {
-            for pod in pods {
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    match pods.list(&all).await {
+        Ok(list) => {
+            for pod in list {
                 let status = pod.status.clone().unwrap_or_default();
                 let phase = status.phase.unwrap_or_default();
                 line(&mut text, format_args!("pod {} {phase}{}", pod.name_any(), ending(&pod)));
                 for container in status.container_statuses.into_iter().flatten() {
                     let state = serde_json::to_string(&container.state).unwrap_or_default();
                     line(&mut text, format_args!("  {} ready={} {state}", container.name, container.ready));
+                    let wanted = LogParams {
+                        container: Some(container.name.clone()),
+                        tail_lines: Some(LOG_LINES),
+                        ..LogParams::default()
+                    };
+                    match pods.logs(&pod.name_any(), &wanted).await {
+                        Ok(log) => log.lines().for_each(|said| line(&mut text, format_args!("    | {said}"))),
+                        Err(error) => line(&mut text, format_args!("    no log: {error}")),
+                    }
                 }
             }
         }

@@ -1,11 +1,15 @@
 //! [`World`]: what a scenario sees of a cluster.
 
-use std::{fmt::Debug, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use agent_sandbox_sdk::AgentSandboxClient;
 use anyhow::{Context, Result, anyhow};
 use futures::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
+use jiff::{Span, Timestamp, ToSpan};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -19,12 +23,49 @@ use crate::dump::dump;
 /// How long a wait may take. On virtual time it costs nothing; a real cluster may have to pull an image.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// What marks the namespaces of scenarios, for who sweeps up after a run that was killed.
+pub const LABEL: (&str, &str) = ("e2e.agents.x-k8s.io/scenario", "true");
+
+/// What a target tells its scenarios.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// An image with a shell.
+    pub image: String,
+    /// How far ahead an end must lie so that what is to end is Ready before; in seconds.
+    pub patience_seconds: i64,
+}
+
 /// A namespace of a cluster, and the cluster's time.
 pub struct World {
     client: Client,
     namespace: String,
-    image: String,
-    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    surroundings: Surroundings,
+    now: Box<dyn Fn() -> Timestamp>,
+    steps: Steps,
+}
+
+/// What a scenario has said it does, and when.
+pub struct Steps {
+    begun: Instant,
+    said: Mutex<Vec<(Duration, String)>>,
+    tell: Box<dyn Fn(&str) + Send>,
+}
+
+impl Steps {
+    /// Nothing yet; each step is told on.
+    pub fn new(tell: impl Fn(&str) + Send + 'static) -> Self {
+        Self { begun: Instant::now(), said: Mutex::default(), tell: Box::new(tell) }
+    }
+
+    fn say(&self, step: &str) {
+        (self.tell)(step);
+        self.said.lock().expect("no panic under this lock").push((self.begun.elapsed(), step.to_owned()));
+    }
+
+    /// The steps with the time since the begin.
+    pub fn said(&self) -> Vec<(Duration, String)> {
+        self.said.lock().expect("no panic under this lock").clone()
+    }
 }
 
 impl World {
@@ -34,14 +75,26 @@ impl World {
     /// If the cluster refuses.
     pub async fn new(
         client: Client,
-        image: String,
-        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+        surroundings: Surroundings,
+        now: impl Fn() -> Timestamp + 'static,
+        steps: Steps,
     ) -> Result<Self> {
-        let metadata = ObjectMeta { generate_name: Some("e2e-".into()), ..Default::default() };
+        let labels = [(LABEL.0.to_owned(), LABEL.1.to_owned())].into();
+        let metadata = ObjectMeta { generate_name: Some("e2e-".into()), labels: Some(labels), ..Default::default() };
         let namespace = Namespace { metadata, ..Default::default() };
         let made = Api::all(client.clone()).create(&PostParams::default(), &namespace).await;
         let namespace = made.context("no namespace for the scenario")?.name_any();
-        Ok(Self { client, namespace, image, now: Box::new(now) })
+        Ok(Self { client, namespace, surroundings, now: Box::new(now), steps })
+    }
+
+    /// Says what comes next: for who watches, and for the report if it goes wrong.
+    pub fn step(&self, step: impl AsRef<str>) {
+        self.steps.say(step.as_ref());
+    }
+
+    /// The steps so far.
+    pub fn steps(&self) -> &Steps {
+        &self.steps
     }
 
     /// Removes the namespace, and with it all that the scenario left. Does not wait.
@@ -66,7 +119,12 @@ impl World {
 
     /// An image with a shell.
     pub fn image(&self) -> &str {
-        &self.image
+        &self.surroundings.image
+    }
+
+    /// How far ahead an end must lie so that what is to end is Ready before.
+    pub fn soon(&self) -> Span {
+        self.surroundings.patience_seconds.seconds()
     }
 
     /// The cluster's time.

@@ -1,8 +1,10 @@
 //! The command line: `serve` until a signal comes, or `run` a command against a cluster of its own.
 
 mod controllers;
+mod record;
 
 use std::{
+    ffi::OsString,
     fs,
     io::{self, Write},
     net::SocketAddr,
@@ -43,6 +45,8 @@ enum Command {
     Controllers(controllers::Options),
     /// Prints what the real API server has and this one does not, and what happens instead.
     Gaps,
+    /// Passes requests on to a real cluster, and writes a transcript of them that can be replayed; until SIGINT or SIGTERM.
+    Record(record::Options),
     /// Serves while a command runs with KUBECONFIG set, and exits with the command's status.
     Run {
         #[command(flatten)]
@@ -78,6 +82,9 @@ struct Options {
     /// Containers are real, isolated processes of this machine.
     #[arg(long)]
     real_processes: bool,
+    /// Time stands still until `POST /fake.agent-sandbox/v1/clock/advance` moves it.
+    #[arg(long)]
+    virtual_time: bool,
 }
 
 /// Flags of upstream's agent-sandbox-controller, by their names there.
@@ -111,6 +118,18 @@ struct SandboxFlags {
     /// How long a member of a pool may take to become ready before it is replaced.
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = positive_duration)]
     sandbox_warm_pool_readiness_grace_period: Duration,
+    /// How many Sandboxes are looked at at a time.
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    sandbox_concurrent_workers: NonZeroUsize,
+    /// How many claims are looked at at a time.
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    sandbox_claim_concurrent_workers: NonZeroUsize,
+    /// How many pools are looked at at a time.
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    sandbox_warm_pool_concurrent_workers: NonZeroUsize,
+    /// How many templates are looked at at a time.
+    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    sandbox_template_concurrent_workers: NonZeroUsize,
     /// How often a pool is looked at that holds members which cannot be scheduled.
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = positive_duration)]
     sandbox_warm_pool_unschedulable_recheck_interval: Duration,
@@ -130,6 +149,12 @@ impl SandboxFlags {
                 max_refill_rate: self.sandbox_warm_pool_max_refill_rate,
                 readiness_grace_period: self.sandbox_warm_pool_readiness_grace_period,
                 unschedulable_recheck_interval: self.sandbox_warm_pool_unschedulable_recheck_interval,
+            },
+            workers: sandbox::Workers {
+                sandboxes: self.sandbox_concurrent_workers,
+                claims: self.sandbox_claim_concurrent_workers,
+                warm_pools: self.sandbox_warm_pool_concurrent_workers,
+                templates: self.sandbox_template_concurrent_workers,
             },
             ..sandbox::Settings::default()
         }
@@ -159,7 +184,12 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    main_with(std::env::args_os())
+}
+
+/// Runs the program with these arguments, of which the first is its name: for programs that hold this one.
+pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(MISUSE);
@@ -173,7 +203,7 @@ pub fn main() -> ExitCode {
     let hint = cli.command.is_none();
     let defaults = || match Cli::parse_from(["fake-apiserver", "serve"]).command {
         Some(Command::Serve(options)) => options,
-        Some(Command::Controllers(_) | Command::Gaps | Command::Run { .. }) | None => {
+        Some(Command::Controllers(_) | Command::Record(_) | Command::Gaps | Command::Run { .. }) | None => {
             unreachable!("parsed as serve just above")
         }
     };
@@ -181,6 +211,7 @@ pub fn main() -> ExitCode {
         None => (defaults(), None),
         Some(Command::Serve(options)) => (options, None),
         Some(Command::Controllers(options)) => return block_on(controllers::run(options)),
+        Some(Command::Record(options)) => return block_on(record::run(options)),
         Some(Command::Gaps) => return print_gaps(),
         Some(Command::Run { options, command }) => (options, Some(command)),
     };
@@ -222,6 +253,9 @@ async fn run(options: Options, command: Option<Vec<String>>, hint: bool) -> Resu
         .sandbox_controllers(!options.no_sandbox_controllers)
         .sandbox_settings(options.sandbox.settings())
         .real_processes(options.real_processes);
+    if options.virtual_time {
+        builder = builder.virtual_time();
+    }
     if let Some(token) = &options.token {
         builder = builder.token(token);
     }
@@ -391,11 +425,13 @@ mod tests {
             "--disable-claim-events",
             "--enable-warm-pool-eviction=false",
             "--sandbox-warm-pool-readiness-grace-period=1m30s",
+            "--sandbox-claim-concurrent-workers=50",
         ];
         let found = settings(&flags).unwrap();
         assert_eq!(found.cluster_domain, "example.org");
         assert_eq!(found.sandbox_write_behind_window, Duration::from_millis(500));
         assert!(found.disable_claim_events && !found.warm_pools.enable_warm_pool_eviction);
+        assert_eq!(found.workers.claims.get(), 50);
         assert_eq!(found.warm_pools.readiness_grace_period, Duration::from_secs(90));
         assert!(settings(&["--sandbox-warm-pool-readiness-grace-period=0"]).is_err());
         assert!(settings(&["--sandbox-warm-pool-replenish-delay=-1s"]).is_err());

@@ -1,7 +1,10 @@
-//! [`Cluster`]: everything wired together, with its two doors.
+//! [`Cluster`]: everything wired together, with its two doors; and [`outside::Outside`], the same actors as clients of
+//! another server.
+
+pub mod outside;
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
@@ -16,22 +19,22 @@ use tokio::{io::DuplexStream, net::TcpListener};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    access::bootstrap,
-    actor::Server,
+    actor::{self, Server},
     base::{
         Gvr, Object, Status,
         user::{AUTHENTICATED, account_groups, as_account},
     },
-    clock::Clock,
+    clock::{Clock, Held},
     controllers,
     http::{
-        Api, Streams, admin,
+        Api, Streams, admin, dump,
         tls::{self, Authority},
     },
     ids::Ids,
     kubeconfig::Kubeconfig,
     kubelet::{self, Kubelet, RealRuntime, RuntimeKind},
-    registry::{Caller, FieldValidation, ListOptions, Registry, User},
+    registry::{Caller, FieldValidation, Registry, User},
+    rule::{Rule, Rules},
     sandbox, webhook,
 };
 
@@ -43,6 +46,10 @@ pub(crate) const STARTUP: Duration = Duration::from_millis(300);
 
 /// How long a shutdown waits for what is still running.
 pub(crate) const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// How soon a wait looks again, doubling up to the second.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LONGEST_LOOK: Duration = Duration::from_millis(250);
 
 /// Bytes that one direction of an in-memory connection holds; the writer waits beyond.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -74,7 +81,10 @@ pub struct ClusterBuilder {
     sandbox_controllers: bool,
     sandbox_settings: sandbox::Settings,
     real_processes: bool,
+    images: Vec<(String, kubelet::Script)>,
     tokens: Vec<String>,
+    rules: Vec<Rule>,
+    held: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +92,23 @@ enum Start {
     At(Timestamp),
     System,
 }
+
+/// What did not come true in time. Its text says so, and shows the cluster: the seed, the rules, what there is, and the
+/// last events.
+#[derive(Debug)]
+pub struct Unmet {
+    waited_for: String,
+    limit: Duration,
+    dump: String,
+}
+
+impl fmt::Display for Unmet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not within {:?}: {}\n{}", self.limit, self.waited_for, self.dump)
+    }
+}
+
+impl std::error::Error for Unmet {}
 
 impl ClusterBuilder {
     /// Where UIDs, name suffixes and all other chance come from; 0 by default. One seed gives one run.
@@ -99,6 +126,34 @@ impl ClusterBuilder {
     /// Starts at the machine's time: for clients in other processes, which compare times with their own.
     pub fn system_time(mut self) -> Self {
         self.clock = Start::System;
+        self
+    }
+
+    /// Lets time stand still but for [`Clock::advance`]: for clients in other processes, which cannot wait on a paused tokio
+    /// runtime. Off by default. Nothing that takes time happens by itself then, not even the start of a pod.
+    pub fn virtual_time(mut self) -> Self {
+        self.held = true;
+        self
+    }
+
+    /// Puts a rule in force before anything happens, for as long as the cluster lives.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// use fake_apiserver::rule::{Failure, Rule};
+    /// use k8s_openapi::api::core::v1::Node;
+    ///
+    /// let busy = Rule::fail(Failure::of(429).retry_after(2)).verbs(["list"]).resources(["nodes"]).user("alice");
+    /// let cluster = fake_apiserver::Cluster::builder().rule(busy).start().await.unwrap();
+    /// let nodes: kube::Api<Node> = kube::Api::all(cluster.client_as("alice", &["system:masters"]));
+    /// let Err(kube::Error::Api(status)) = nodes.list(&Default::default()).await else { panic!("the rule is in force") };
+    /// assert_eq!((status.code, status.details.unwrap().retry_after_seconds), (429, 2));
+    /// # cluster.shutdown().await;
+    /// # }
+    /// ```
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
         self
     }
 
@@ -126,6 +181,13 @@ impl ClusterBuilder {
         self
     }
 
+    /// What an image of that name does; a name that ends in `*` means all that begin so, and the first that fits counts. A
+    /// pod's annotation goes before.
+    pub fn image(mut self, name: &str, script: kubelet::Script) -> Self {
+        self.images.push((name.into(), script));
+        self
+    }
+
     /// Accepts a bearer token for a user of `system:masters` at the HTTPS door.
     pub fn token(mut self, token: &str) -> Self {
         self.tokens.push(token.into());
@@ -137,12 +199,18 @@ impl ClusterBuilder {
     /// # Errors
     /// What the registry says if its first objects cannot be made, which is a bug.
     pub async fn start(self) -> Result<Cluster, Status> {
-        let mut machine = kubelet::Settings::default();
-        let clock = match self.clock {
-            Start::At(epoch) => Clock::starting_at(epoch),
+        let mut machine = kubelet::Settings { images: self.images, ..kubelet::Settings::default() };
+        let (clock, held) = match self.clock {
+            Start::At(epoch) if self.held => {
+                let (clock, held) = Clock::held_at(epoch);
+                (clock, Some(held))
+            }
+            Start::At(epoch) => (Clock::starting_at(epoch), None),
             Start::System => {
                 machine.startup = STARTUP; // somebody waits for it
-                Clock::system()
+                let clock = Clock::system();
+                let held = self.held.then(|| clock.hold());
+                (clock, held)
             }
         };
         if self.real_processes {
@@ -151,6 +219,9 @@ impl ClusterBuilder {
             machine.runtime = RuntimeKind::Real(real);
         }
         let registry = Registry::new(clock, Ids::seeded(self.seed));
+        for rule in self.rules {
+            registry.rules().try_install(rule).map_err(Status::bad_request)?.keep();
+        }
         registry.call_webhooks_by(webhook::client());
         first_objects(&registry).await?;
         for token in &self.tokens {
@@ -160,11 +231,16 @@ impl ClusterBuilder {
         let kubelet =
             self.kubelet.then(|| Kubelet::start(&registry.clone().into(), machine, stop.clone(), tasks.clone()));
         let streams = Streams { registry: registry.clone(), kubelet, stop: stop.clone(), tasks: tasks.clone() };
+        let sandboxes = self.sandbox_controllers.then(|| {
+            let user = "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
+            (sandbox::Metrics::default(), actor::Api::new(registry.clone(), user, "agent-sandbox-controller"))
+        });
         let cluster = Cluster {
             registry,
-            api: Api::new(streams),
+            api: Api::new(streams, sandboxes.clone()),
             stop,
             tasks,
+            held,
             authority: Mutex::default(),
             published: Mutex::default(),
         };
@@ -173,11 +249,11 @@ impl ClusterBuilder {
         let housekeeping = controllers::Settings { workloads: self.kubelet, ..controllers::Settings::default() };
         controllers::start(&server, &housekeeping, tasks, stop);
         cluster.publish_ca(NO_DOOR_CA);
-        if self.sandbox_controllers {
+        if let Some((metrics, _)) = &sandboxes {
             sandbox::install(&server, sandbox::definitions())
                 .await
                 .map_err(|error| Status::unexpected(error.to_string()))?;
-            sandbox::start(&server, &self.sandbox_settings, tasks, stop);
+            sandbox::start(&server, &self.sandbox_settings, metrics, tasks, stop);
         }
         Ok(cluster)
     }
@@ -190,6 +266,8 @@ pub struct Cluster {
     api: Arc<Api>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// Holds the clock, where time is virtual.
+    held: Option<Held>,
     /// Signs the certificates of the HTTPS doors; made with the first of them.
     authority: Mutex<Option<Arc<Authority>>>,
     /// Ends the publishing of the certificate authority that is published now.
@@ -212,7 +290,10 @@ impl Cluster {
             sandbox_controllers: true,
             sandbox_settings: sandbox::Settings::default(),
             real_processes: false,
+            images: Vec::new(),
             tokens: Vec::new(),
+            rules: Vec::new(),
+            held: false,
         }
     }
 
@@ -304,28 +385,98 @@ impl Cluster {
         Ok(made)
     }
 
-    /// The objects of the cluster as a text, for messages of failed tests.
-    pub async fn dump(&self) -> String {
-        let mut out = format!("cluster at {}, revision {}\n", self.clock().now_text(), self.registry.revision());
-        for resource in self.registry.stored_resources() {
-            let Ok(target) = self.registry.target(&resource.gvr, "", "", "") else { continue };
-            let Ok(list) = self.registry.list(&target, &ListOptions::default()).await else { continue };
-            // The roles that every cluster has tell nothing about this one.
-            let (key, value) = bootstrap::LABEL;
-            let items: Vec<_> = list.items.iter().filter(|item| item.label(key) != Some(value)).collect();
-            if items.is_empty() {
-                continue;
-            }
-            out.push_str(&format!("\n{}\n", resource.gvr));
-            for item in items {
-                out.push_str(&line(item));
-            }
+    /// The rules by which things go wrong.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// use fake_apiserver::rule::{Failure, Rule};
+    /// use k8s_openapi::api::core::v1::Secret;
+    ///
+    /// let cluster = fake_apiserver::Cluster::builder().start().await.unwrap();
+    /// let secrets: kube::Api<Secret> = kube::Api::all(cluster.client());
+    /// let failing = Rule::fail(Failure::of(500)).resources(["secrets"]).user("kubernetes-admin").times(2);
+    /// let outage = cluster.rules().install(failing);
+    /// assert!(secrets.list(&Default::default()).await.is_err());
+    /// assert_eq!(outage.hits(), 1);
+    /// drop(outage); // and with it the rule
+    /// assert!(secrets.list(&Default::default()).await.is_ok());
+    /// # cluster.shutdown().await;
+    /// # }
+    /// ```
+    pub fn rules(&self) -> &Rules {
+        self.registry.rules()
+    }
+
+    /// Waits, while no time of the cluster passes, until nothing more happens without time or input.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// let cluster = fake_apiserver::Cluster::builder().start().await?;
+    /// let before = cluster.clock().now();
+    /// cluster.settle(Duration::from_secs(10)).await?;
+    /// assert_eq!(cluster.clock().now(), before);
+    /// cluster.clock().advance(Duration::from_secs(3600)).await; // timers fire in their order
+    /// # cluster.shutdown().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If something still happens after that much of the machine's time.
+    pub async fn settle(&self, limit: Duration) -> Result<(), Unmet> {
+        match self.clock().settle(limit).await {
+            true => Ok(()),
+            false => Err(self.unmet("that nothing more happens", limit).await),
         }
-        out
+    }
+
+    /// Looks again and again whether something has come true, while time passes as it does.
+    ///
+    /// # Errors
+    /// If it has not after that much time: the cluster's, or where that stands still, the machine's.
+    pub async fn wait_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut is_true: impl AsyncFnMut() -> bool,
+    ) -> Result<(), Unmet> {
+        let clock = self.clock();
+        let end = clock.now() + limit;
+        let (mut waited, mut pause) = (Duration::ZERO, FIRST_LOOK);
+        while !is_true().await {
+            if clock.now() >= end || waited >= limit {
+                return Err(self.unmet(what, limit).await);
+            }
+            clock.pause(pause).await;
+            waited += pause;
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
+        Ok(())
+    }
+
+    async fn unmet(&self, what: &str, limit: Duration) -> Unmet {
+        Unmet { waited_for: what.into(), limit, dump: self.dump().await }
+    }
+
+    /// The cluster as a text, for messages of failed tests: the seed, the rules, the objects as `kubectl get` shows them,
+    /// and the last events.
+    pub async fn dump(&self) -> String {
+        dump::dump(&self.registry).await
+    }
+
+    /// Who may talk to whom, as the network policies say it: a line for each pod that one selects and each direction. Nothing
+    /// is enforced.
+    pub async fn network(&self) -> Vec<String> {
+        dump::network(&self.registry).await
     }
 
     /// Ends everything: watches, streams, controllers, doors; waits some seconds for the last of them.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
+        self.held = None; // what takes time must end in time
         self.stop.cancel();
         self.tasks.close();
         if self.clock().timeout(SHUTDOWN, self.tasks.wait()).await.is_none() {
@@ -376,35 +527,6 @@ async fn create(
         ..Caller::default()
     };
     registry.create(&target, &caller, object.clone().into()).await.map(|_| ())
-}
-
-/// One object in a dump.
-fn line(object: &Object) -> String {
-    let name = match object.namespace() {
-        "" => object.name().into(),
-        namespace => format!("{namespace}/{}", object.name()),
-    };
-    let mut words = vec![format!("  {name}")];
-    if object.is_deleting() {
-        words.push(format!("deleting since {}", object.str_at(&["metadata", "deletionTimestamp"])));
-    }
-    if !object.finalizers().is_empty() {
-        words.push(format!("finalizers {}", object.finalizers().join(",")));
-    }
-    let phase = object.str_at(&["status", "phase"]);
-    if !phase.is_empty() {
-        words.push(phase.into());
-    }
-    let conditions = object.at(&["status", "conditions"]).and_then(|conditions| conditions.as_array());
-    for condition in conditions.into_iter().flatten() {
-        let text = |key: &str| condition.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-        let reason = match text("reason") {
-            reason if reason.is_empty() => reason,
-            reason => format!(" ({reason})"),
-        };
-        words.push(format!("{}={}{reason}", text("type"), text("status")));
-    }
-    words.join("  ") + "\n"
 }
 
 /// Sends a request over a memory pipe of its own.

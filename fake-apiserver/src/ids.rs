@@ -11,12 +11,17 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// A shared source of UIDs, name suffixes and other chance; clones draw from the same stream.
 #[derive(Clone, Debug)]
-pub struct Ids(Arc<Mutex<ChaCha8Rng>>);
+pub struct Ids(Arc<Mutex<ChaCha8Rng>>, u64);
 
 impl Ids {
     /// The same seed gives the same ids in the same order.
     pub fn seeded(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed))))
+        Self(Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed))), seed)
+    }
+
+    /// The seed that all comes from.
+    pub fn seed(&self) -> u64 {
+        self.1
     }
 
     fn with<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {

@@ -46,6 +46,8 @@
 //! - Agent Sandbox: its kinds, and the controllers in [`sandbox`].
 //! - Time and names that a test holds in its hand: the [`clock`] moves when told to, and all chance comes from
 //!   [`ids`](ids::Ids), so that one seed gives one run.
+//! - Faults that a test calls up: each is a [`Rule`], in force while its guard lives. Rules and the clock are there for other
+//!   processes too, by the paths that `FAULTS.md` shows.
 //!
 //! # What is not
 //!
@@ -68,9 +70,11 @@ pub mod kinds;
 pub mod kubeconfig;
 pub mod kubelet;
 pub mod registry;
+pub mod rule;
 pub mod sandbox;
 pub mod schema;
 pub mod store;
 mod webhook;
 
 pub use cluster::Cluster;
+pub use rule::Rule;

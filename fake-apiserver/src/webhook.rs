@@ -20,7 +20,10 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    base::{limits, status::go_quote},
+    base::{
+        limits,
+        status::{go_quote, json_kind},
+    },
     clock::Clock,
     registry::{WebhookCall, WebhookClient},
 };
@@ -75,9 +78,11 @@ async fn post(call: &WebhookCall) -> Result<Value, String> {
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|error| failed(http_error(&error)))?;
         let status = response.status();
+        let kind = response.headers().get(http::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.unwrap_or_default().to_owned();
         let body = Limited::new(response.into_body(), limits::BODY_BYTES).collect().await;
         let body = body.map_err(|error| error.to_string())?.to_bytes();
-        read(status, &body)
+        read(status, &kind, &body)
     };
     tokio::select! {
         biased;
@@ -87,15 +92,13 @@ async fn post(call: &WebhookCall) -> Result<Value, String> {
 }
 
 /// An answer, or what Go's REST client makes of its status.
-fn read(status: http::StatusCode, body: &[u8]) -> Result<Value, String> {
-    let text = || String::from_utf8_lossy(body).trim().to_owned();
-    let value: Option<Value> = serde_json::from_slice(body).ok();
+fn read(status: http::StatusCode, kind: &str, body: &[u8]) -> Result<Value, String> {
+    let is_text = kind.is_empty() || kind.starts_with("text/");
+    let text = || if is_text { String::from_utf8_lossy(body).trim().to_owned() } else { "unknown".into() };
     if status.is_success() {
-        return value.ok_or_else(|| {
-            let why = serde_json::from_slice::<Value>(body).err().map(|error| error.to_string()).unwrap_or_default();
-            format!("couldn't get version/kind; json parse error: {why}")
-        });
+        return decode(status, kind, body);
     }
+    let value: Option<Value> = serde_json::from_slice(body).ok();
     if let Some(message) = value.as_ref().filter(|value| value["kind"] == "Status")
         && let Some(message) = message["message"].as_str()
     {
@@ -118,6 +121,27 @@ fn read(status: http::StatusCode, body: &[u8]) -> Result<Value, String> {
         }
         code => format!("the server responded with the status code {code} but did not return more information"),
     })
+}
+
+/// Go's decoder takes what is not JSON for YAML.
+fn decode(status: http::StatusCode, kind: &str, body: &[u8]) -> Result<Value, String> {
+    if body.is_empty() {
+        let code = status.as_u16();
+        return Err(format!("0-length response with status code: {code} and content type: {kind}"));
+    }
+    let value: Value = match serde_json::from_slice(body) {
+        Ok(value) => value,
+        Err(error) => serde_saphyr::from_slice(body)
+            .map_err(|_| format!("couldn't get version/kind; json parse error: {error}"))?,
+    };
+    if value.is_object() {
+        return Ok(value);
+    }
+    Err(format!(
+        "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion \
+         string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+        json_kind(&value)
+    ))
 }
 
 fn trusting(ca: &[u8]) -> Result<ClientConfig, String> {

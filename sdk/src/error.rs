@@ -467,6 +467,77 @@ impl ExecError {
     }
 }
 
+/// Why there is no connection to a port of a sandbox.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PortError {
+    /// The sandbox was not read, so its pod is not known.
+    #[error("the pod of {object} is not known")]
+    PodLookupFailed {
+        /// Which.
+        object: ObjectName,
+        /// Why.
+        source: Box<Error>,
+    },
+
+    /// The sandbox has no pod: it is suspended, expired, or has not started.
+    #[error("{object} has no pod {pod}")]
+    NoPod {
+        /// Which.
+        object: ObjectName,
+        /// The pod that there should be.
+        pod: String,
+    },
+
+    /// The cluster did not connect.
+    #[error("no connection to port {port} of {object}")]
+    ConnectFailed {
+        /// Which.
+        object: Box<ObjectName>,
+        /// The port in the sandbox.
+        port: u16,
+        /// Why.
+        source: kube::Error,
+    },
+
+    /// This machine's port could not be opened: it is taken, or not for this user.
+    #[error("port {port} of this machine could not be opened")]
+    ListenFailed {
+        /// The port.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl PortError {
+    /// Whether it may work if tried again.
+    ///
+    /// # Examples
+    /// ```
+    /// let error = agent_sandbox_sdk::PortError::ListenFailed { port: 80, source: std::io::Error::other("taken") };
+    /// assert!(!error.is_retryable());
+    /// ```
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::PodLookupFailed { source, .. } => source.is_retryable(),
+            Self::ConnectFailed { source, .. } => is_retryable(source),
+            Self::NoPod { .. } | Self::ListenFailed { .. } => false,
+        }
+    }
+}
+
+/// An upgrade that is answered with 404 loses the answer's text, but not its code.
+pub(crate) fn is_not_found(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.is_not_found(),
+        kube::Error::UpgradeConnection(kube::client::UpgradeConnectionError::ProtocolSwitch(code)) => {
+            code.as_u16() == 404
+        }
+        _ => false,
+    }
+}
+
 /// An object's kind, namespace and name; prints as `sandbox namespace/name`.
 ///
 /// # Examples

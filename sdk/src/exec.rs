@@ -13,14 +13,11 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
-use kube::{
-    api::{AttachParams, AttachedProcess},
-    client::UpgradeConnectionError,
-};
+use kube::api::{AttachParams, AttachedProcess};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
-    error::{ExecError, ObjectName},
+    error::{ExecError, ObjectName, is_not_found},
     sandboxes::{AgentSandboxClient, default_container},
 };
 
@@ -557,27 +554,32 @@ impl Execution {
     ///
     /// # Errors
     /// As for any command.
-    pub async fn kill(&self, signal: Signal) -> Result<bool, ExecError> {
-        let Some(tag) = &self.tag else { return Ok(false) };
-        let signal = match signal {
-            Signal::Int => "INT",
-            Signal::Term => "TERM",
-            Signal::Kill => "KILL",
-        };
-        let command = ["sh", "-c", KILLER, "sh", signal, tag].map(str::to_owned);
-        let params = AttachParams::default().container(self.container.clone()).stdin(false).stdout(false).stderr(true);
-        let mut process = self.client.pods().exec(&self.pod, command, &params).await.map_err(|source| {
-            ExecError::StartFailed { object: Box::new(self.object.clone()), container: self.container.clone(), source }
-        })?;
-        let status = process.take_status();
-        drop(process.stderr());
-        let status = match status {
-            Some(status) => status.await,
-            None => None,
-        };
-        match status.as_ref().and_then(exit_code) {
-            Some(code) => Ok(code == 0),
-            None => Err(ExecError::NoExitStatus),
+    pub fn kill(&self, signal: Signal) -> impl Future<Output = Result<bool, ExecError>> + Send + use<> {
+        let Self { client, object, pod, container, tag, .. } = self;
+        let (client, object, pod) = (client.clone(), object.clone(), pod.clone());
+        let (container, tag) = (container.clone(), tag.clone());
+        async move {
+            let Some(tag) = tag else { return Ok(false) };
+            let signal = match signal {
+                Signal::Int => "INT",
+                Signal::Term => "TERM",
+                Signal::Kill => "KILL",
+            };
+            let command = ["sh", "-c", KILLER, "sh", signal, &tag].map(str::to_owned);
+            let params = AttachParams::default().container(container.clone()).stdin(false).stdout(false).stderr(true);
+            let started = client.pods().exec(&pod, command, &params).await;
+            let mut process =
+                started.map_err(|source| ExecError::StartFailed { object: Box::new(object), container, source })?;
+            let status = process.take_status();
+            drop(process.stderr());
+            let status = match status {
+                Some(status) => status.await,
+                None => None,
+            };
+            match status.as_ref().and_then(exit_code) {
+                Some(code) => Ok(code == 0),
+                None => Err(ExecError::NoExitStatus),
+            }
         }
     }
 
@@ -660,15 +662,6 @@ fn exit_code(status: &Status) -> Option<i32> {
     }
     let mut causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
     causes.find(|cause| cause.reason.as_deref() == Some("ExitCode"))?.message.as_ref()?.parse().ok()
-}
-
-/// An upgrade that is answered with 404 loses the answer's text, but not its code.
-fn is_not_found(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => status.is_not_found(),
-        kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code)) => code.as_u16() == 404,
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -215,8 +215,21 @@ impl AgentSandboxClient {
         if broken { bad(topic, found, "look at the definitions' conditions") } else { good(topic, found) }
     }
 
-    async fn controller_row(&self) -> Row {
-        let topic = Topic::Controller;
+    /// The workloads that may be the controller, wherever they run. Among 500 of each kind they are looked for.
+    ///
+    /// # Errors
+    /// Why workloads could not be listed, or not all kinds of them, with those that were found.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// match client.controllers().await {
+    ///     Ok(found) => found.iter().for_each(|controller| println!("{controller}")),
+    ///     Err((why, _)) => println!("it is not known: {why}"),
+    /// }
+    /// # }
+    /// ```
+    pub async fn controllers(&self) -> Result<Vec<Controller>, (String, Vec<Controller>)> {
         let everywhere = ListParams::default().limit(WORKLOADS);
         let deployments = ask(Api::<Deployment>::all(self.kube()).list(&everywhere)).await;
         let sets = ask(Api::<StatefulSet>::all(self.kube()).list(&everywhere)).await;
@@ -224,17 +237,29 @@ impl AgentSandboxClient {
             (Err(why), _) | (_, Err(why)) => Some(why.clone()),
             (Ok(_), Ok(_)) => None,
         };
-        let deployments = deployments.into_iter().flatten().map(|found| {
+        let deployments = deployments.into_iter().flatten().filter_map(|found| {
             let spec = found.spec.clone().unwrap_or_default();
             let ready = found.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-            Workload::of("Deployment", &found, &spec.template, ready)
+            Controller::of("Deployment", &found, &spec.template, ready)
         });
-        let sets = sets.into_iter().flatten().map(|found| {
+        let sets = sets.into_iter().flatten().filter_map(|found| {
             let spec = found.spec.clone().unwrap_or_default();
             let ready = found.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-            Workload::of("StatefulSet", &found, &spec.template, ready)
+            Controller::of("StatefulSet", &found, &spec.template, ready)
         });
-        let found: Vec<Workload> = deployments.chain(sets).filter(|workload| workload.is_controller).collect();
+        let found = deployments.chain(sets).collect();
+        match why {
+            Some(why) => Err((why, found)),
+            None => Ok(found),
+        }
+    }
+
+    async fn controller_row(&self) -> Row {
+        let topic = Topic::Controller;
+        let (found, why) = match self.controllers().await {
+            Ok(found) => (found, None),
+            Err((why, found)) => (found, Some(why)),
+        };
         let texts = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match (found.as_slice(), why) {
             ([], Some(why)) => {
@@ -311,15 +336,31 @@ impl AgentSandboxClient {
     }
 }
 
-/// What may be the controller.
-struct Workload {
-    text: String,
-    ready: i32,
-    is_controller: bool,
+/// A workload that is the controller, as far as one can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Controller {
+    /// `Deployment` or `StatefulSet`.
+    pub kind: &'static str,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The controller's image, if it goes by the usual name.
+    pub image: Option<String>,
+    /// How many of its pods are ready.
+    pub ready: i32,
 }
 
-impl Workload {
-    fn of(kind: &str, object: &impl ResourceExt, template: &PodTemplateSpec, ready: i32) -> Self {
+impl Controller {
+    /// The image's tag.
+    pub fn version(&self) -> Option<&str> {
+        let last = self.image.as_deref()?.rsplit('/').next()?;
+        let (_, tag) = last.split('@').next()?.split_once(':')?;
+        Some(tag)
+    }
+
+    fn of(kind: &'static str, object: &impl ResourceExt, template: &PodTemplateSpec, ready: i32) -> Option<Self> {
         let (name, labels) = (object.name_any(), object.labels());
         let containers = template.spec.iter().flat_map(|spec| &spec.containers);
         let image =
@@ -331,14 +372,15 @@ impl Workload {
             || (labels.get("app.kubernetes.io/name").is_some_and(|chart| chart == CHART) && image.is_some())
             || image.is_some();
         let namespace = object.namespace().unwrap_or_default();
-        let version = image.map(|image| format!(" ({image})")).unwrap_or_default();
-        Self { text: format!("{kind} {namespace}/{name}{version}, {ready} ready"), ready, is_controller }
+        is_controller.then_some(Self { kind, namespace, name, image, ready })
     }
 }
 
-impl fmt::Display for Workload {
+impl fmt::Display for Controller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        let Self { kind, namespace, name, image, ready } = self;
+        let image = image.as_ref().map(|image| format!(" ({image})")).unwrap_or_default();
+        write!(f, "{kind} {namespace}/{name}{image}, {ready} ready")
     }
 }
 

@@ -202,8 +202,8 @@ impl ConnectOptions {
             namespace,
             verifies_tls: cluster.insecure_skip_tls_verify != Some(true),
         };
-        kubeconfig.current_context = Some(name);
-        Ok(ClusterAccess { kubeconfig, source, info })
+        let current = kubeconfig.current_context.replace(name).filter(|current| !current.is_empty());
+        Ok(ClusterAccess { kubeconfig, source, info, current })
     }
 }
 
@@ -251,17 +251,32 @@ pub struct ClusterInfo {
     pub verifies_tls: bool,
 }
 
+/// A context of a kubeconfig, by the names that stand there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContextInfo {
+    /// Its name.
+    pub name: String,
+    /// Its cluster's name.
+    pub cluster: String,
+    /// Its user's name.
+    pub user: String,
+    /// Its namespace, if it has one.
+    pub namespace: Option<String>,
+}
+
 /// A kubeconfig with a context chosen. Its `Debug` shows no credentials.
 #[derive(Clone)]
 pub struct ClusterAccess {
     kubeconfig: Kubeconfig,
     source: Source,
     info: ClusterInfo,
+    current: Option<String>,
 }
 
 impl fmt::Debug for ClusterAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kubeconfig: _, source, info } = self;
+        let Self { kubeconfig: _, source, info, current: _ } = self;
         f.debug_struct("ClusterAccess").field("source", source).field("info", info).finish_non_exhaustive()
     }
 }
@@ -277,9 +292,22 @@ impl ClusterAccess {
         &self.info
     }
 
-    /// The names of all contexts, in the order of the file.
-    pub fn contexts(&self) -> impl Iterator<Item = &str> {
-        self.kubeconfig.contexts.iter().map(|context| context.name.as_str())
+    /// All contexts, in the order of the file.
+    pub fn contexts(&self) -> impl Iterator<Item = ContextInfo> {
+        self.kubeconfig.contexts.iter().map(|named| {
+            let context = named.context.clone().unwrap_or_default();
+            ContextInfo {
+                name: named.name.clone(),
+                cluster: context.cluster,
+                user: context.user.unwrap_or_default(),
+                namespace: context.namespace.filter(|namespace| !namespace.is_empty()),
+            }
+        })
+    }
+
+    /// The context that the file has as its current one, whichever was chosen.
+    pub fn current_context(&self) -> Option<&str> {
+        self.current.as_deref()
     }
 
     /// The configuration of a kube-rs client, for who wants to change it (timeouts, headers). Certificates are read now.

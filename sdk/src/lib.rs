@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
 //!
 //! # Where to look
-//! - [`AgentSandboxClient`]: what one does with sandboxes: create, wait, suspend, resume, expire; exec, copy and logs.
+//! - [`AgentSandboxClient`]: what one does with sandboxes: create, wait, suspend, resume, expire; exec, copy, ports and
+//!   logs.
 //! - [`Objects`]: what one does with objects of any of the four kinds, on clusters of any age.
 //! - [`informer`]: a view of objects that keeps itself up to date.
 //! - [`kubeconfig`]: which cluster, and what is wrong if there is none.
@@ -24,6 +25,7 @@ pub mod keys;
 pub mod kubeconfig;
 mod objects;
 mod open_enum;
+mod ports;
 mod sandboxes;
 mod schema;
 pub mod v1alpha1;
@@ -32,8 +34,9 @@ pub mod validation;
 mod waiting;
 
 pub use self::{
-    error::{Error, ExecError, LastSeen, ObjectName, WaitError},
+    error::{Error, ExecError, LastSeen, ObjectName, PortError, WaitError},
     exec::{ExecEnd, ExecOptions, ExecOutput, Execution, Output, Signal, Utf8Decoder},
     objects::{Kind, Objects},
+    ports::{PortForward, PortStream},
     sandboxes::AgentSandboxClient,
 };

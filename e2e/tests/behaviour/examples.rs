@@ -8,7 +8,7 @@ use std::{
 
 use agent_sandbox_sdk::v1beta1::Sandbox;
 use anyhow::{Context, Result, ensure};
-use e2e::{Target, World};
+use e2e::{Target, World, world::Steps};
 use k8s_openapi::api::core::v1::{Node, PodSpec};
 use kube::{
     Api, Client, ResourceExt,
@@ -34,8 +34,8 @@ fn is_sandbox(document: &Value) -> bool {
     document["apiVersion"] == "agents.x-k8s.io/v1beta1" && document["kind"] == "Sandbox"
 }
 
-#[tokio::test(start_paused = true)]
-async fn every_example_becomes_ready() -> Result<()> {
+#[test]
+fn every_example_becomes_ready() -> Result<()> {
     let Some(dir) = examples() else {
         eprintln!("not run: no folder shared/upstream/examples beside or above the workspace");
         return Ok(());
@@ -52,9 +52,9 @@ async fn every_example_becomes_ready() -> Result<()> {
     ensure!(examples.len() >= 20, "only {} examples hold a Sandbox", examples.len());
     for (path, documents) in examples {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let target = Target::memory().await?;
-        let outcome = target.run(async |world: &World| example_becomes_ready(world, documents).await).await;
-        outcome.with_context(|| name)?;
+        let steps = Steps::new(|_| {});
+        let story = async |world: &World| example_becomes_ready(world, documents).await;
+        Target::memory().run(steps, story).0.with_context(|| name)?;
     }
     Ok(())
 }

@@ -23,7 +23,11 @@ use crate::{
     registry::{
         Body, Caller, DeleteOptions, FieldValidation, ListOptions, Patch, Registry, Resource, WatchEvent, Watcher,
     },
+    rule::{Call, Rules},
 };
+
+/// Namespace, name and subresource.
+type Place<'a> = (&'a str, &'a str, &'a str);
 
 /// The API server that actors talk to. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -52,6 +56,14 @@ impl Server {
         match self {
             Self::Here(registry) => registry.clock(),
             Self::There(remote) => remote.clock(),
+        }
+    }
+
+    /// The rules by which things go wrong at this server; none are known of one somewhere else.
+    pub fn rules(&self) -> Option<&Rules> {
+        match self {
+            Self::Here(registry) => Some(registry.rules()),
+            Self::There(_) => None,
         }
     }
 }
@@ -90,20 +102,6 @@ pub struct Api {
     user: User,
     manager: Arc<str>,
     events: Arc<AtomicI64>,
-    #[cfg(test)]
-    disturbance: Option<Disturbance>,
-}
-
-/// What chance does to an actor's calls in tests: others go first, and calls fail, before or after they had their effect.
-#[cfg(test)]
-#[derive(Clone, Debug)]
-pub struct Disturbance {
-    /// Where chance comes from.
-    pub ids: Ids,
-    /// How often at most others go first.
-    pub turns: u64,
-    /// Of so many moments one fails.
-    pub failure_in: u64,
 }
 
 /// A resource that is served.
@@ -175,14 +173,7 @@ impl Api {
             groups.push("system:nodes".to_owned());
         }
         groups.push(AUTHENTICATED.to_owned());
-        Self {
-            server: server.into(),
-            user: User::new(user, groups),
-            manager: manager.into(),
-            events: Arc::default(),
-            #[cfg(test)]
-            disturbance: None,
-        }
+        Self { server: server.into(), user: User::new(user, groups), manager: manager.into(), events: Arc::default() }
     }
 
     /// The same user, writing under another field manager.
@@ -231,6 +222,17 @@ impl Api {
         }
     }
 
+    /// The rules by which things go wrong at this server; none are known of one somewhere else.
+    pub fn rules(&self) -> Option<&Rules> {
+        self.server.rules()
+    }
+
+    /// A request as rules see it.
+    fn call<'a>(&'a self, verb: &'a str, gvr: &'a Gvr, (namespace, name, subresource): Place<'a>) -> Call<'a> {
+        let Gvr { group, resource, .. } = gvr;
+        Call { verb, group, resource, subresource, namespace, name, user: &self.user.name }
+    }
+
     fn caller(&self) -> Caller {
         Caller {
             user: self.user.clone(),
@@ -245,9 +247,11 @@ impl Api {
     /// # Errors
     /// What the API answers, but 404.
     pub async fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Option<Arc<Stored>>, Status> {
-        self.disturb().await?;
         let found = match &self.server {
-            Server::Here(registry) => registry.get(&registry.target(gvr, namespace, name, "")?, "").await,
+            Server::Here(registry) => {
+                let get = async { registry.get(&registry.target(gvr, namespace, name, "")?, "").await };
+                registry.under_rules(&self.call("get", gvr, (namespace, name, "")), get).await.map_err(Status::from)
+            }
             Server::There(remote) => remote.get(gvr, namespace, name).await,
         };
         match found {
@@ -276,7 +280,8 @@ impl Api {
         match &self.server {
             Server::Here(registry) => {
                 let options = ListOptions { label_selector: selector.into(), ..ListOptions::default() };
-                let list = registry.list(&registry.target(gvr, namespace, name, "")?, &options).await?;
+                let list = async { registry.list(&registry.target(gvr, namespace, name, "")?, &options).await };
+                let list = registry.under_rules(&self.call("list", gvr, (namespace, name, "")), list).await?;
                 Ok((list.items, list.revision))
             }
             Server::There(remote) => remote.list(gvr, namespace, name, selector).await,
@@ -307,8 +312,10 @@ impl Api {
                     resource_version: after.to_string(),
                     ..ListOptions::default()
                 };
-                let watcher = registry.watch(&registry.target(gvr, namespace, name, "")?, &options).await?;
-                Ok(Changes::Here(Box::new(watcher)))
+                let call = self.call("watch", gvr, (namespace, name, ""));
+                let watch = async { registry.watch(&registry.target(gvr, namespace, name, "")?, &options).await };
+                let watcher = registry.under_rules(&call, watch).await?;
+                Ok(Changes::Here(Box::new(watcher.subject_to(registry.rules().watched(&call)))))
             }
             Server::There(remote) => remote.watch(gvr, namespace, name, selector, after).await.map(Changes::There),
         }
@@ -319,16 +326,16 @@ impl Api {
     /// # Errors
     /// What the API answers.
     pub async fn create(&self, gvr: &Gvr, object: Object) -> Result<Arc<Stored>, Status> {
-        self.disturb().await?;
-        let done = match &self.server {
+        match &self.server {
             Server::Here(registry) => {
-                let target = registry.target(gvr, object.namespace(), "", "")?;
-                registry.create(&target, &self.caller(), object.into()).await
+                let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
+                let create = async {
+                    registry.create(&registry.target(gvr, &namespace, "", "")?, &self.caller(), object.into()).await
+                };
+                Ok(registry.under_rules(&self.call("create", gvr, (&namespace, &name, "")), create).await?)
             }
             Server::There(remote) => remote.create(gvr, object, "", &self.manager).await,
-        }?;
-        self.disturb().await?;
-        Ok(done)
+        }
     }
 
     /// Posts to a subresource (`binding`, `eviction`) of the object that the body names.
@@ -338,8 +345,13 @@ impl Api {
     pub async fn create_sub(&self, gvr: &Gvr, subresource: &str, body: Object) -> Result<Arc<Stored>, Status> {
         match &self.server {
             Server::Here(registry) => {
-                let target = registry.target(gvr, body.namespace(), body.name(), subresource)?;
-                registry.create(&target, &self.caller(), body.into()).await
+                let (namespace, name) = (body.namespace().to_owned(), body.name().to_owned());
+                let place = (&*namespace, &*name, subresource);
+                let create = async {
+                    let target = registry.target(gvr, &namespace, &name, subresource)?;
+                    registry.create(&target, &self.caller(), body.into()).await
+                };
+                Ok(registry.under_rules(&self.call("create", gvr, place), create).await?)
             }
             Server::There(remote) => remote.create(gvr, body, subresource, &self.manager).await,
         }
@@ -350,16 +362,18 @@ impl Api {
     /// # Errors
     /// What the API answers, 409 if the object's version is not the newest.
     pub async fn update(&self, gvr: &Gvr, object: Object, subresource: &str) -> Result<Arc<Stored>, Status> {
-        self.disturb().await?;
-        let done = match &self.server {
+        match &self.server {
             Server::Here(registry) => {
-                let target = registry.target(gvr, object.namespace(), object.name(), subresource)?;
-                Ok(registry.update(&target, &self.caller(), Body::from(object)).await?.0)
+                let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
+                let place = (&*namespace, &*name, subresource);
+                let update = async {
+                    let target = registry.target(gvr, &namespace, &name, subresource)?;
+                    registry.update(&target, &self.caller(), Body::from(object)).await
+                };
+                Ok(registry.under_rules(&self.call("update", gvr, place), update).await?.0)
             }
             Server::There(remote) => remote.update(gvr, object, subresource, &self.manager).await,
-        }?;
-        self.disturb().await?;
-        Ok(done)
+        }
     }
 
     /// Merge-patches an object, or through a subresource.
@@ -381,27 +395,22 @@ impl Api {
     ///
     /// # Errors
     /// What the API answers.
-    pub async fn strategic_patch(
-        &self,
-        gvr: &Gvr,
-        place: (&str, &str, &str),
-        patch: Value,
-    ) -> Result<Arc<Stored>, Status> {
+    pub async fn strategic_patch(&self, gvr: &Gvr, place: Place<'_>, patch: Value) -> Result<Arc<Stored>, Status> {
         self.send_patch(gvr, place, Patch::Strategic(patch)).await
     }
 
-    async fn send_patch(&self, gvr: &Gvr, place: (&str, &str, &str), patch: Patch) -> Result<Arc<Stored>, Status> {
-        self.disturb().await?;
-        let done = match &self.server {
+    async fn send_patch(&self, gvr: &Gvr, place: Place<'_>, patch: Patch) -> Result<Arc<Stored>, Status> {
+        match &self.server {
             Server::Here(registry) => {
                 let (namespace, name, subresource) = place;
-                let target = registry.target(gvr, namespace, name, subresource)?;
-                Ok(registry.patch(&target, &self.caller(), patch).await?.0)
+                let change = async {
+                    let target = registry.target(gvr, namespace, name, subresource)?;
+                    registry.patch(&target, &self.caller(), patch).await
+                };
+                Ok(registry.under_rules(&self.call("patch", gvr, place), change).await?.0)
             }
             Server::There(remote) => remote.patch(gvr, place, patch, &self.manager).await,
-        }?;
-        self.disturb().await?;
-        Ok(done)
+        }
     }
 
     /// Applies a configuration, taking its fields from whoever owns them.
@@ -418,15 +427,17 @@ impl Api {
     /// # Errors
     /// What the API answers, 404 if there is no such object, 409 if a precondition does not hold.
     pub async fn delete(&self, gvr: &Gvr, namespace: &str, name: &str, policy: &DeletePolicy) -> Result<(), Status> {
-        self.disturb().await?;
         match &self.server {
             Server::Here(registry) => {
-                let target = registry.target(gvr, namespace, name, "")?;
-                registry.delete(&target, &self.caller(), &delete_options(policy)).await.map(drop)
+                let delete = async {
+                    let target = registry.target(gvr, namespace, name, "")?;
+                    registry.delete(&target, &self.caller(), &delete_options(policy)).await
+                };
+                let call = self.call("delete", gvr, (namespace, name, ""));
+                Ok(registry.under_rules(&call, delete).await.map(drop)?)
             }
             Server::There(remote) => remote.delete(gvr, namespace, name, policy).await,
-        }?;
-        self.disturb().await
+        }
     }
 
     /// Deletes all objects of a resource in a namespace.
@@ -436,9 +447,13 @@ impl Api {
     pub async fn delete_all(&self, gvr: &Gvr, namespace: &str, policy: &DeletePolicy) -> Result<(), Status> {
         match &self.server {
             Server::Here(registry) => {
-                let target = registry.target(gvr, namespace, "", "")?;
-                let options = delete_options(policy);
-                registry.delete_collection(&target, &self.caller(), &ListOptions::default(), &options).await.map(drop)
+                let delete = async {
+                    let target = registry.target(gvr, namespace, "", "")?;
+                    let (caller, options) = (self.caller(), delete_options(policy));
+                    registry.delete_collection(&target, &caller, &ListOptions::default(), &options).await
+                };
+                let call = self.call("deletecollection", gvr, (namespace, "", ""));
+                Ok(registry.under_rules(&call, delete).await.map(drop)?)
             }
             Server::There(remote) => remote.delete_all(gvr, namespace, policy).await,
         }
@@ -503,13 +518,6 @@ fn delete_options(policy: &DeletePolicy) -> DeleteOptions {
     }
 }
 
-#[cfg(not(test))]
-impl Api {
-    async fn disturb(&self) -> Result<(), Status> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 impl Api {
     /// Cuts all history away.
@@ -518,18 +526,5 @@ impl Api {
             Server::Here(registry) => registry.compact(),
             Server::There(_) => unreachable!("tests compact their own registry"),
         }
-    }
-
-    /// The same user, whose calls chance disturbs.
-    pub fn disturbed(self, disturbance: Disturbance) -> Self {
-        Self { disturbance: Some(disturbance), ..self }
-    }
-
-    async fn disturb(&self) -> Result<(), Status> {
-        let Some(Disturbance { ids, turns, failure_in }) = &self.disturbance else { return Ok(()) };
-        for _ in 0..ids.below(*turns + 1) {
-            tokio::task::yield_now().await;
-        }
-        if ids.below(*failure_in) == 0 { Err(Status::internal("drawn by chance")) } else { Ok(()) }
     }
 }

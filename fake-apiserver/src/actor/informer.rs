@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{Api, Changes};
 use crate::{
     base::{Gvr, Stored},
@@ -16,6 +18,9 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_millis(800);
 /// The longest wait after a list or watch that failed.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// A watch that ends within this time, and without an event, is a failure.
+const SHORT: SignedDuration = SignedDuration::from_secs(1);
 
 /// What happened to one object.
 #[derive(Clone, Debug)]
@@ -56,8 +61,8 @@ enum State {
     List(u32),
     /// It has listed at this revision and must start to watch.
     Listed(u64),
-    /// It watches.
-    Watching(Changes),
+    /// It watches since that time; with `true` once something was heard.
+    Watching(Changes, Timestamp, bool),
 }
 
 /// Follows the objects of a resource.
@@ -117,7 +122,7 @@ impl Informer {
                             tracing::debug!(resource = %self.gvr, %error, "list failed");
                             let failures = match &self.state {
                                 State::List(failures) => failures.saturating_add(1),
-                                State::Listed(_) | State::Watching(_) => 1,
+                                State::Listed(_) | State::Watching(..) => 1,
                             };
                             self.state = State::List(failures);
                         }
@@ -127,20 +132,25 @@ impl Informer {
                     let revision = *revision;
                     let Self { api, gvr, namespace, name, selector, .. } = &*self;
                     match api.watch_named(gvr, namespace, name, selector, revision).await {
-                        Ok(watcher) => self.state = State::Watching(watcher),
+                        Ok(watcher) => self.state = State::Watching(watcher, api.clock().now(), false),
                         // Too old already: list anew at once. Anything else: later.
                         Err(error) => self.state = State::List(u32::from(error.code != 410)),
                     }
                 }
-                State::Watching(watcher) => match watcher.next().await {
+                State::Watching(watcher, since, heard) => match watcher.next().await {
                     Some(events) => {
+                        *heard = true;
                         let changes = self.take_in(events);
                         if !changes.is_empty() {
                             return changes;
                         }
                     }
-                    // A server ends a watch after some minutes; what was seen last is where it goes on.
-                    None => self.state = State::Listed(self.revision),
+                    // A server ends a watch after some minutes; what was seen last is where it goes on. One that ends its
+                    // watches at once is not asked again at once.
+                    None => {
+                        let short = self.api.clock().now().duration_since(*since) < SHORT && !*heard;
+                        self.state = if short { State::List(1) } else { State::Listed(self.revision) };
+                    }
                 },
             }
         }

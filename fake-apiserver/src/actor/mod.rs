@@ -9,20 +9,23 @@ mod informer;
 mod leader;
 mod queue;
 mod remote;
+mod supervised;
 
-use std::fmt::Debug;
+use std::{fmt::Debug, num::NonZeroUsize};
 
-use futures::{FutureExt, StreamExt, stream, stream::BoxStream};
+use futures::{
+    FutureExt, StreamExt,
+    stream::{self, BoxStream, FuturesUnordered},
+};
 use tokio_util::sync::CancellationToken;
 
-#[cfg(test)]
-pub use self::api::Disturbance;
 pub use self::{
     api::{Api, Changes, DeletePolicy, EventKind, Served, Server},
     informer::{Change, Informer},
     leader::Candidate,
     queue::{Outcome, Queue},
     remote::Remote,
+    supervised::{start, supervised, while_up},
 };
 use crate::base::{Gvr, Status};
 
@@ -83,37 +86,53 @@ impl<K> Source<K> {
 /// [`Source::to_keys`] are as new as the watches.
 ///
 /// Cancelling drops the reconciliation at its next wait; each single write is whole or not at all.
-pub async fn run<K, F>(api: Api, sources: Vec<Source<K>>, token: CancellationToken, mut reconcile: impl FnMut(K) -> F)
+pub async fn run<K, F>(api: Api, sources: Vec<Source<K>>, token: CancellationToken, reconcile: impl FnMut(K) -> F)
 where
+    K: Clone + Ord + Debug + Send + 'static,
+    F: Future<Output = Result<Outcome, Status>>,
+{
+    run_workers(api, sources, token, NonZeroUsize::MIN, reconcile).await;
+}
+
+/// As [`run`], with so many keys at a time; never one key twice at a time.
+pub async fn run_workers<K, F>(
+    api: Api,
+    sources: Vec<Source<K>>,
+    token: CancellationToken,
+    workers: NonZeroUsize,
+    mut reconcile: impl FnMut(K) -> F,
+) where
     K: Clone + Ord + Debug + Send + 'static,
     F: Future<Output = Result<Outcome, Status>>,
 {
     let clock = api.clock().clone();
     let mut feeds = stream::select_all(sources.into_iter().map(|source| source.into_stream(&api)));
     let mut queue = Queue::default();
+    let mut working = FuturesUnordered::new();
     loop {
         while let Some(Some(keys)) = feeds.next().now_or_never() {
             queue.extend(keys);
         }
-        if let Some(key) = queue.take(clock.now()) {
-            let result = tokio::select! {
-                biased;
-                () = token.cancelled() => return,
-                result = reconcile(key.clone()) => result,
-            };
-            if let Err(error) = &result {
-                tracing::debug!(?key, %error, "reconciliation failed");
-            }
-            queue.done(key, result.ok(), clock.now());
-            // A long queue must not keep others from running.
-            tokio::task::yield_now().await;
-            continue;
+        while working.len() < workers.get()
+            && let Some(key) = queue.take(clock.now())
+        {
+            let result = reconcile(key.clone());
+            working.push(result.map(|result| (key, result)));
         }
+        let full = working.len() == workers.get();
         tokio::select! {
             biased;
             () = token.cancelled() => return,
-            Some(keys) = feeds.next() => queue.extend(keys),
-            () = queue.wait(&clock) => {}
+            Some((key, result)) = working.next() => {
+                if let Err(error) = &result {
+                    tracing::debug!(?key, %error, "reconciliation failed");
+                }
+                queue.done(key, result.ok(), clock.now());
+                // A long queue must not keep others from running.
+                tokio::task::yield_now().await;
+            }
+            Some(keys) = feeds.next(), if !full => queue.extend(keys),
+            () = queue.wait(&clock), if !full => {}
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Queue<K> {
     waiting: BTreeMap<K, Timestamp>,
     by_time: BTreeSet<(Timestamp, K)>,
     failures: BTreeMap<K, u32>,
+    /// Keys that are being looked at, and whether they came again meanwhile: nobody looks at one twice at a time.
+    taken: BTreeMap<K, bool>,
 }
 
 impl<K> Default for Queue<K> {
@@ -44,6 +46,7 @@ impl<K> Default for Queue<K> {
             waiting: BTreeMap::new(),
             by_time: BTreeSet::new(),
             failures: BTreeMap::new(),
+            taken: BTreeMap::new(),
         }
     }
 }
@@ -51,7 +54,9 @@ impl<K> Default for Queue<K> {
 impl<K: Clone + Ord> Queue<K> {
     /// Adds a key, unless it is there already.
     pub fn add(&mut self, key: K) {
-        if self.queued.insert(key.clone()) {
+        if let Some(again) = self.taken.get_mut(&key) {
+            *again = true;
+        } else if self.queued.insert(key.clone()) {
             self.ready.push_back(key);
         }
     }
@@ -75,7 +80,7 @@ impl<K: Clone + Ord> Queue<K> {
         self.by_time.insert((time, key));
     }
 
-    /// The next key to look at, if there is one at that time.
+    /// The next key to look at, if there is one at that time; until [`Queue::done`] it is not given again.
     pub fn take(&mut self, now: Timestamp) -> Option<K> {
         while let Some((time, key)) = self.by_time.first().cloned()
             && time <= now
@@ -86,11 +91,15 @@ impl<K: Clone + Ord> Queue<K> {
         }
         let key = self.ready.pop_front()?;
         self.queued.remove(&key);
+        self.taken.insert(key.clone(), false);
         Some(key)
     }
 
     /// Puts down how looking at a key ended; `None` stands for a failure.
     pub fn done(&mut self, key: K, outcome: Option<Outcome>, now: Timestamp) {
+        if self.taken.remove(&key) == Some(true) {
+            self.add(key.clone());
+        }
         match outcome {
             Some(Outcome::Done) => {
                 self.failures.remove(&key);
@@ -144,8 +153,10 @@ mod tests {
         let mut queue = Queue::default();
         queue.extend(["b", "a", "b"]);
         assert_eq!(queue.take(at(0)), Some("b"));
-        queue.add("b"); // while it is being looked at: once more
-        assert_eq!([queue.take(at(0)), queue.take(at(0)), queue.take(at(0))], [Some("a"), Some("b"), None]);
+        queue.add("b"); // while it is being looked at: once more, afterwards
+        assert_eq!([queue.take(at(0)), queue.take(at(0))], [Some("a"), None]);
+        queue.done("b", Some(Outcome::Done), at(0));
+        assert_eq!([queue.take(at(0)), queue.take(at(0))], [Some("b"), None]);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! [`Object`]: a Kubernetes object as a JSON map with typed access to its metadata.
 
-use std::{collections::BTreeMap, ops::Deref, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
@@ -261,31 +265,30 @@ impl Object {
         }
     }
 
-    /// Writes the sets of fields in `metadata.managedFields` as the texts of their JSON. As trees they are the greater part
-    /// of most objects, and only who works on ownership looks into them.
+    /// Writes `metadata.managedFields` as the text of its JSON. As a tree it is the greater part of most objects, and only
+    /// who works on ownership looks into it.
     pub fn pack(&mut self) {
-        self.each_field_set(|fields| {
-            if fields.is_object() {
-                *fields = Value::String(fields.to_string().into_boxed_str().into_string());
-            }
-        });
+        each_at(&mut self.0, &OWNERSHIP, &mut to_text);
     }
 
-    /// Undoes [`Object::pack`]: the object as clients know it.
+    /// As [`Object::pack`], with the schemas of a CustomResourceDefinition: an object at rest.
+    fn fold(&mut self) {
+        self.pack();
+        if self.is_definition() {
+            each_at(&mut self.0, &SCHEMAS, &mut to_text);
+        }
+    }
+
+    /// Undoes [`Object::pack`] and all that [`Stored`] keeps as text: the object as clients know it.
     pub fn unpack(&mut self) {
-        self.each_field_set(|fields| {
-            if let Value::String(text) = fields
-                && let Ok(tree) = serde_json::from_str(text)
-            {
-                *fields = tree;
-            }
-        });
+        each_at(&mut self.0, &OWNERSHIP, &mut to_tree);
+        if self.is_definition() {
+            each_at(&mut self.0, &SCHEMAS, &mut to_tree);
+        }
     }
 
-    fn each_field_set(&mut self, change: impl FnMut(&mut Value)) {
-        let managers = self.0.get_mut("metadata").and_then(|metadata| metadata.get_mut("managedFields"));
-        let managers = managers.and_then(Value::as_array_mut).into_iter().flatten();
-        managers.filter_map(|entry| entry.get_mut(FIELDS)).for_each(change);
+    fn is_definition(&self) -> bool {
+        self.kind() == "CustomResourceDefinition" && self.api_version().starts_with("apiextensions.k8s.io/")
     }
 
     /// `metadata.ownerReferences`.
@@ -318,11 +321,46 @@ fn strings(value: Option<&Value>) -> BTreeMap<String, String> {
     map.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
 }
 
-/// The member of an entry of `metadata.managedFields` that has the set of fields.
-const FIELDS: &str = "fieldsV1";
+/// Stands for each item of a list in a path.
+const EACH: &str = "*";
 
-/// An object as the store keeps it: never changed again, so that its JSON text can be made once and shared, and
-/// [packed](Object::pack).
+/// Where any object says who owns its fields.
+const OWNERSHIP: [&str; 2] = ["metadata", "managedFields"];
+
+/// Where the schemas stand in a CustomResourceDefinition. As a tree, a schema takes some twenty times its text, and it is
+/// looked into when the definition is written.
+const SCHEMAS: [&str; 5] = ["spec", "versions", EACH, "schema", "openAPIV3Schema"];
+
+/// Changes whatever stands at a path.
+fn each_at(value: &mut Value, path: &[&str], change: &mut impl FnMut(&mut Value)) {
+    match (path, value) {
+        ([], value) => change(value),
+        ([EACH, rest @ ..], Value::Array(items)) => items.iter_mut().for_each(|item| each_at(item, rest, change)),
+        ([key, rest @ ..], Value::Object(map)) => {
+            if let Some(value) = map.get_mut(*key) {
+                each_at(value, rest, change);
+            }
+        }
+        (_, Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {}
+    }
+}
+
+fn to_text(value: &mut Value) {
+    if value.is_object() || value.is_array() {
+        *value = Value::String(value.to_string().into_boxed_str().into_string());
+    }
+}
+
+fn to_tree(value: &mut Value) {
+    if let Value::String(text) = value
+        && let Ok(tree) = serde_json::from_str(text)
+    {
+        *value = tree;
+    }
+}
+
+/// An object as the store keeps it: never changed again, so that its JSON text can be made once and shared, and with its
+/// bulky parts as text: [packed](Object::pack), and the schemas of a definition as well.
 #[derive(Debug)]
 pub struct Stored {
     object: Object,
@@ -340,8 +378,18 @@ struct Text {
 impl Stored {
     /// Freezes an object.
     pub fn new(mut object: Object) -> Self {
-        object.pack();
+        object.fold();
         Self { object, text: OnceLock::new() }
+    }
+
+    /// The object for the way of a write, which compares and judges it: packed, and with a definition's schemas as trees.
+    pub fn unfolded(self: &Arc<Self>) -> Arc<Self> {
+        if !self.object.is_definition() {
+            return self.clone();
+        }
+        let mut object = self.object.clone();
+        each_at(&mut object.0, &SCHEMAS, &mut to_tree);
+        Arc::new(Self { object, text: OnceLock::new() })
     }
 
     fn text(&self) -> &Text {
@@ -367,7 +415,7 @@ impl Stored {
         object
     }
 
-    /// The object itself, [packed](Object::pack).
+    /// The object itself, with its bulky parts as text.
     pub fn object(&self) -> &Object {
         &self.object
     }
@@ -384,11 +432,12 @@ impl Text {
         }
         let start = text.len();
         let builtin = is_builtin(object.api_version());
+        let folded: &[&str] = if object.is_definition() { &SCHEMAS } else { &[] };
         for (key, value) in object.as_map() {
             match value {
                 _ if key == "kind" || key == "apiVersion" => {}
                 Value::Object(metadata) if key == "metadata" => write_metadata(&mut text, metadata, builtin),
-                value => write_member(&mut text, key, value),
+                value => write_folded_member(&mut text, key, value, folded),
             }
         }
         close(&mut text);
@@ -447,37 +496,49 @@ fn write_metadata(text: &mut Vec<u8>, metadata: &Map<String, Value>, builtin: bo
     let known = ordered.iter().filter_map(|key| Some((*key, metadata.get(*key)?)));
     let others = metadata.iter().map(|(key, value)| (key.as_str(), value)).filter(|(key, _)| !ordered.contains(key));
     for (key, value) in known.chain(others) {
-        match value {
-            Value::Array(managers) if key == "managedFields" => write_managers(text, managers),
-            value => write_member(text, key, value),
-        }
+        write_folded_member(text, key, value, &OWNERSHIP[1..]);
     }
     close(text);
     text.push(b',');
 }
 
-/// Writes `managedFields` as a member, packed or not.
-fn write_managers(text: &mut Vec<u8>, managers: &[Value]) {
-    text.extend_from_slice(b"\"managedFields\":[");
-    for manager in managers {
-        text.push(b'{');
-        for (key, value) in manager.as_object().into_iter().flatten() {
-            match value {
-                Value::String(packed) if key == FIELDS => {
-                    text.extend_from_slice(b"\"fieldsV1\":");
-                    text.extend_from_slice(packed.as_bytes());
-                    text.push(b',');
-                }
-                value => write_member(text, key, value),
-            }
+/// As [`write_member`], where a text at the path is JSON already.
+fn write_folded_member(text: &mut Vec<u8>, key: &str, value: &Value, path: &[&str]) {
+    match path {
+        [first, rest @ ..] if *first == key => {
+            serde_json::to_writer(&mut *text, key).expect("a text encodes");
+            text.push(b':');
+            write_folded(text, value, rest);
+            text.push(b',');
         }
-        close(text);
-        text.push(b',');
+        _ => write_member(text, key, value),
     }
-    if text.last() == Some(&b',') {
-        text.pop();
+}
+
+/// Writes a value, of which a text at the path is JSON already.
+fn write_folded(text: &mut Vec<u8>, value: &Value, path: &[&str]) {
+    match (path, value) {
+        ([], Value::String(json)) => text.extend_from_slice(json.as_bytes()),
+        ([EACH, rest @ ..], Value::Array(items)) => {
+            text.push(b'[');
+            for item in items {
+                write_folded(text, item, rest);
+                text.push(b',');
+            }
+            if text.last() == Some(&b',') {
+                text.pop();
+            }
+            text.push(b']');
+        }
+        ([_, ..], Value::Object(map)) => {
+            text.push(b'{');
+            for (key, value) in map {
+                write_folded_member(text, key, value, path);
+            }
+            close(text);
+        }
+        (_, value) => serde_json::to_writer(&mut *text, value).expect("a JSON value encodes"),
     }
-    text.extend_from_slice(b"],");
 }
 
 impl Deref for Stored {

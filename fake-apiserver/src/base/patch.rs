@@ -38,7 +38,7 @@ pub fn json(target: &Value, operations: &Value) -> Result<Value, Status> {
     operations.iter().try_for_each(check_form)?;
     if operations.len() > limits::JSON_PATCH_OPERATIONS {
         return Err(Status::too_large(format!(
-            "The allowed maximum operations in a JSON patch is {}, got {}",
+            "Request entity too large: The allowed maximum operations in a JSON patch is {}, got {}",
             limits::JSON_PATCH_OPERATIONS,
             operations.len()
         )));

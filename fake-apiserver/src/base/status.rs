@@ -239,7 +239,7 @@ pub fn go_quote(text: &str) -> String {
 }
 
 /// The reasons that this code knows of.
-const REASONS: [&str; 17] = [
+const REASONS: [&str; 19] = [
     "AlreadyExists",
     "BadRequest",
     "Conflict",
@@ -253,6 +253,8 @@ const REASONS: [&str; 17] = [
     "NotFound",
     "NotImplemented",
     "RequestEntityTooLarge",
+    "ServerTimeout",
+    "ServiceUnavailable",
     "Timeout",
     "TooManyRequests",
     "Unauthorized",
@@ -438,6 +440,16 @@ impl Status {
         let mut status = Self::new(429, "TooManyRequests", message);
         status.details = Some(Details { retry_after_seconds, ..Details::default() });
         status
+    }
+
+    /// 429 for a version of a resource whose objects could not be read yet.
+    pub fn initializing(why: &str) -> Self {
+        Self::too_many_requests(format!("storage is (re)initializing: {why}"), 1)
+    }
+
+    /// 503 for what cannot be reached now.
+    pub fn service_unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
     }
 
     /// 501 for what is not faked; `base::gaps` lists every feature that can stand here.

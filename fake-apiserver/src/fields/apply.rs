@@ -223,7 +223,7 @@ impl Apply<'_> {
             .map_err(|problem| unexpected(format!("failed to compare objects: {problem}")))?
             .without(reset);
         let others: Vec<_> = managers.0.keys().filter(|other| *other != id).cloned().collect();
-        let elsewhere = self.diffs_elsewhere(live, new, managers);
+        let elsewhere = self.diffs_elsewhere(live, new, managers).map_err(unexpected)?;
         // Nobody can say what fields of a version mean that is no longer served.
         managers.0.retain(|_, owned| !matches!(elsewhere.get(&owned.api_version), Some(None)));
         let diff_for = |owned: &Owned| match elsewhere.get(&owned.api_version) {
@@ -257,15 +257,22 @@ impl Apply<'_> {
     }
 
     /// How the object changes in the terms of other versions that managers know it in; `None` for one that is not served.
-    fn diffs_elsewhere(&self, live: &Value, new: &Value, managers: &Managers) -> BTreeMap<String, Option<Diff>> {
-        let Some(versions) = self.writer.versions else { return BTreeMap::new() };
+    fn diffs_elsewhere(
+        &self,
+        live: &Value,
+        new: &Value,
+        managers: &Managers,
+    ) -> Result<BTreeMap<String, Option<Diff>>, String> {
+        let Some(versions) = self.writer.versions else { return Ok(BTreeMap::new()) };
         let (live, new) = (Object::from_value(live.clone()), Object::from_value(new.clone()).unwrap_or_default());
         let live = live.filter(|_| self.live.is_some());
         let others = managers.0.values().map(|owned| &owned.api_version);
         let others = others.filter(|version| *version != self.writer.api_version);
-        others
-            .map(|version| (version.clone(), super::difference_in(versions, version, live.as_ref(), &new, self.writer)))
-            .collect()
+        let diff = |version: &String| {
+            let diff = super::difference_in(versions, version, live.as_ref(), &new, self.writer)?;
+            Ok((version.clone(), diff))
+        };
+        others.map(diff).collect()
     }
 
     /// The fields that kubectl applied from its side and that are still as it left them: it may take these over.

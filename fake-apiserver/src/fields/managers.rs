@@ -90,11 +90,15 @@ impl Owned {
 pub(super) struct Managers(pub(super) BTreeMap<Id, Owned>);
 
 impl Managers {
-    /// What `metadata.managedFields` says.
+    /// What `metadata.managedFields` says, [packed](Object::pack) or not.
     ///
     /// # Errors
     /// Upstream's text where it cannot be read.
     pub(super) fn read(managed_fields: Option<&Value>) -> Result<Self, String> {
+        if let Some(Value::String(packed)) = managed_fields {
+            let entries: Value = serde_json::from_str(packed).map_err(|error| error.to_string())?;
+            return Self::read(Some(&entries).filter(|entries| entries.is_array()));
+        }
         let mut managers = Self::default();
         for (index, entry) in managed_fields.and_then(Value::as_array).into_iter().flatten().enumerate() {
             let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
@@ -115,10 +119,6 @@ impl Managers {
                 }
             }
             let fields = match entry.get("fieldsV1") {
-                Some(Value::String(packed)) => {
-                    let fields: Value = serde_json::from_str(packed).map_err(|error| error.to_string())?;
-                    Set::from_wire(&fields).map_err(|problem| format!("error decoding set: {problem}"))?
-                }
                 Some(fields) => Set::from_wire(fields).map_err(|problem| format!("error decoding set: {problem}"))?,
                 None => Set::default(),
             };

@@ -16,6 +16,7 @@ mod typed;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, OnceLock},
 };
 
@@ -32,10 +33,7 @@ use self::{
     set::Set,
     typed::{Diff, Ty},
 };
-use crate::{
-    base::{Converter, Object},
-    schema::Schema,
-};
+use crate::{base::Object, schema::Schema};
 
 /// Who writes, and through which door.
 #[derive(Clone, Debug)]
@@ -55,24 +53,29 @@ pub struct Writer<'a> {
     pub versions: Option<&'a Versions>,
 }
 
+/// Converts an object to an `apiVersion`.
+pub type Convert = Arc<dyn Fn(&Object, &str) -> Result<Object, String> + Send + Sync>;
+
 /// The versions of a kind, and what converts between them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Versions {
     /// What converts.
-    pub converter: Converter,
+    pub convert: Convert,
     /// The schema of each served version, by `apiVersion`.
     pub schemas: BTreeMap<String, Arc<Schema>>,
 }
 
+impl fmt::Debug for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.schemas.keys()).finish()
+    }
+}
+
 impl Versions {
-    /// An object in another version, with the schema of that; `None` for a version that is not served, or where the
-    /// conversion fails.
-    fn convert(&self, object: &Object, api_version: &str) -> Option<(Object, &Schema)> {
-        let schema = self.schemas.get(api_version)?;
-        let mut object = object.clone();
-        object.unpack();
-        let converted = (self.converter)(vec![object], api_version).ok()?.pop()?;
-        Some((converted, schema))
+    /// An object in another version, with the schema of that; `None` for a version that is not served.
+    fn convert(&self, object: &Object, api_version: &str) -> Result<Option<(Object, &Schema)>, String> {
+        let Some(schema) = self.schemas.get(api_version) else { return Ok(None) };
+        Ok(Some(((self.convert)(object, api_version)?, schema)))
     }
 }
 
@@ -174,20 +177,20 @@ fn difference(live: Option<&Object>, new: &Object, schema: &Schema, writer: &Wri
     Ok(typed::compare_objects(Ty::Root(schema), live, new.as_map())?.without(&Set::of_fields(writer.reset)))
 }
 
-/// As [`difference`], in another version.
+/// As [`difference`], in another version; `None` for one that is not served.
 fn difference_in(
     versions: &Versions,
     api_version: &str,
     live: Option<&Object>,
     new: &Object,
     writer: &Writer<'_>,
-) -> Option<Diff> {
-    let (new, schema) = versions.convert(new, api_version)?;
-    let live = match live {
-        None => None,
-        Some(live) => Some(versions.convert(live, api_version)?.0),
+) -> Result<Option<Diff>, String> {
+    let converted = |object, which: &str| {
+        versions.convert(object, api_version).map_err(|why| format!("failed to convert {which} object: {why}"))
     };
-    difference(live.as_ref(), &new, schema, writer).ok()
+    let Some((new, schema)) = converted(new, "new")? else { return Ok(None) };
+    let live = live.map(|live| converted(live, "old")).transpose()?.flatten().map(|(live, _)| live);
+    Ok(difference(live.as_ref(), &new, schema, writer).ok())
 }
 
 /// Moves ownership of what an update changed.
@@ -209,10 +212,13 @@ fn update(
         for owned in managers.0.values_mut() {
             let diff = match writer.versions.filter(|_| owned.api_version != writer.api_version) {
                 None => Some(&diff),
-                Some(versions) => elsewhere
-                    .entry(owned.api_version.clone())
-                    .or_insert_with_key(|version| difference_in(versions, version, live, new, writer))
-                    .as_ref(),
+                Some(versions) => {
+                    if !elsewhere.contains_key(&owned.api_version) {
+                        let diff = difference_in(versions, &owned.api_version, live, new, writer)?;
+                        elsewhere.insert(owned.api_version.clone(), diff);
+                    }
+                    elsewhere.get(&owned.api_version).and_then(Option::as_ref)
+                }
             };
             match diff {
                 // Nobody can say what fields of a version mean that is no longer served.

@@ -714,23 +714,21 @@ mod other_versions {
     use super::*;
 
     fn versions() -> Versions {
-        fn convert(objects: Vec<Object>, to: &str) -> Result<Vec<Object>, String> {
+        fn convert(object: &Object, to: &str) -> Result<Object, String> {
             let (from, into) = if to == "v2" { ("size", "width") } else { ("width", "size") };
-            let rename = |mut object: Object| {
-                if let Some(value) = object.remove_at(&["spec", from]) {
-                    object.set_at(&["spec", into], value);
-                }
-                object.set("apiVersion", to);
-                object
-            };
-            Ok(objects.into_iter().map(rename).collect())
+            let mut object = object.clone();
+            if let Some(value) = object.remove_at(&["spec", from]) {
+                object.set_at(&["spec", into], value);
+            }
+            object.set("apiVersion", to);
+            Ok(object)
         }
         let of = |name: &str| {
             let members = json!({name: {"type": "integer"}, "text": {"type": "string"}});
             Arc::new(schema("", json!({"spec": {"type": "object", "properties": members}})))
         };
         let schemas = [("v1".to_owned(), of("size")), ("v2".to_owned(), of("width"))].into();
-        Versions { converter: convert, schemas }
+        Versions { convert: Arc::new(convert), schemas }
     }
 
     fn v2(spec: Value) -> Object {
@@ -744,7 +742,7 @@ mod other_versions {
         let mut made = object("Widget", json!({"spec": {"size": 1, "text": "a"}}));
         let writer = Writer { versions: Some(versions), ..writer("one", 0) };
         track(None, &mut made, &versions.schemas["v1"], &writer);
-        versions.convert(&made, "v2").unwrap().0
+        versions.convert(&made, "v2").unwrap().unwrap().0
     }
 
     fn owned_by_one(object: &Object) -> Option<Value> {
@@ -777,6 +775,21 @@ mod other_versions {
         assert_eq!(owned_by_one(&forced), Some(json!({".": {}, "f:text": {}})));
         let unchanged = apply(Some(&live), &v2(json!({"width": 1})), schema, &writer, false).unwrap();
         assert_eq!(owned_by_one(&unchanged), owned_by_one(&live));
+    }
+
+    #[test]
+    fn where_a_conversion_fails_an_update_moves_nothing_and_an_apply_is_refused() {
+        let mut versions = versions();
+        let live = live(&versions);
+        versions.convert = Arc::new(|_, _| Err("nobody answers".into()));
+        let mut new = live.clone();
+        new.set_at(&["spec", "width"], 2);
+        let writer = Writer { versions: Some(&versions), api_version: "v2", ..writer("two", 1) };
+        let schema = &versions.schemas["v2"];
+        track(Some(&live), &mut new, schema, &writer);
+        assert_eq!(new.at(&["metadata", "managedFields"]), live.at(&["metadata", "managedFields"]));
+        let refused = apply(Some(&live), &v2(json!({"width": 2})), schema, &writer, false).unwrap_err();
+        assert_eq!((refused.code, refused.message.as_str()), (500, "failed to convert new object: nobody answers"));
     }
 
     #[test]

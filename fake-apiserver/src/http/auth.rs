@@ -90,6 +90,11 @@ impl Asked {
         Self { verb: verb.into(), path, place: Some((namespace, name)) }
     }
 
+    /// The verb, as roles name it.
+    pub(super) fn verb(&self) -> &str {
+        &self.verb
+    }
+
     /// As a question about a user; `info` is what this was made of.
     pub(super) fn by<'a>(&'a self, user: &'a User, info: &'a RequestInfo) -> Attributes<'a> {
         let what = match (info, &self.place) {

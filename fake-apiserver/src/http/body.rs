@@ -130,7 +130,11 @@ pub(super) fn options(form: Form, bytes: &Bytes) -> Result<Value, Status> {
 fn read_object(form: Form, bytes: &Bytes, expected: Expected<'_>) -> Result<Parsed, Unread> {
     let parsed = match form {
         Form::Json => json::parse(bytes).map_err(|why| format!("couldn't get version/kind; json parse error: {why}")),
-        Form::Yaml => yaml::read(bytes),
+        // upstream finds out what an object is before it converts it, and so says nothing of a conversion
+        Form::Yaml => yaml::read(bytes).map_err(|why| match why.strip_prefix(yaml::CONVERTING) {
+            Some(why) => why.to_owned(),
+            None => why,
+        }),
         Form::Protobuf => {
             let envelope = protobuf::Envelope::read(bytes, expected.api_version, expected.kind)?;
             let value = if expected.custom { Err(envelope.custom()) } else { envelope.open() };

@@ -10,7 +10,7 @@ use http::{
 use serde_json::{Value, json};
 
 use super::{
-    Api, health, metrics, negotiate,
+    Api, health, negotiate,
     path::RequestInfo,
     query::Query,
     respond::{self, Response},
@@ -55,10 +55,11 @@ pub(super) fn answer(
             None if discovery::is_builtin(&catalog, group) => Err(Status::no_such_resource()),
             None => Ok(respond::page_not_found()),
         },
-        RequestInfo::Resource(_) | RequestInfo::Unknown => Ok(respond::page_not_found()),
+        RequestInfo::Resource(_) | RequestInfo::Metrics | RequestInfo::Control(_) | RequestInfo::Unknown => {
+            Ok(respond::page_not_found())
+        }
         RequestInfo::ServerVersion => Ok(plain(discovery::server_version())),
         RequestInfo::Health { endpoint, check } => Ok(health::answer(endpoint, check, query)),
-        RequestInfo::Metrics => Ok(respond::bytes(200, metrics::CONTENT_TYPE, api.metrics.text(&api.registry))),
         RequestInfo::Issuer => Ok(public(
             "application/json",
             &json!({

@@ -10,13 +10,14 @@ use http::{HeaderMap, Method, header};
 use serde_json::{Value, json};
 
 use super::{
-    Api, Incoming,
+    Api, Incoming, Lost,
     auth::{self, Asked},
     body::{self, Expected, Form},
-    documents, impersonate, json,
-    metrics::Labels,
+    control, documents, impersonate, json,
+    metrics::{self, Labels},
     negotiate::{self, Answer, Route, Shape},
     path::{RequestInfo, ResourcePath, Verb},
+    proxy,
     query::{Query, Writing, dry_run_error},
     respond::{self, Response},
     streams,
@@ -24,15 +25,24 @@ use super::{
     watch, yaml,
 };
 use crate::{
+    access::Attributes,
     base::{
-        Object, Status, Stored, names,
+        Gvr, Object, Status, Stored, names,
         status::{go_quote, json_kind},
     },
-    registry::{Body, Caller, DeleteOptions, Deleted, Patch, Resource, Target, User, Warnings},
+    registry::{Body, Caller, DeleteOptions, Deleted, Fault, Patch, Resource, Target, User, Warnings},
+    rule, sandbox,
 };
 
 /// Answers a request. `connection` is the user of the connection, if that says it already.
-pub(super) async fn handle(api: &Arc<Api>, connection: Option<&User>, request: hyper::Request<Incoming>) -> Response {
+///
+/// # Errors
+/// If a rule wants no answer.
+pub(super) async fn handle(
+    api: &Arc<Api>,
+    connection: Option<&User>,
+    request: hyper::Request<Incoming>,
+) -> Result<Response, Lost> {
     let accept = header(request.headers(), header::ACCEPT).to_owned();
     let (info, query) =
         (RequestInfo::parse(request.uri().path()), Query::parse(request.uri().query().unwrap_or_default()));
@@ -46,13 +56,14 @@ pub(super) async fn handle(api: &Arc<Api>, connection: Option<&User>, request: h
     let start = clock.now();
     let response = match answer(api, connection, request, Read { info, verb, query }).await {
         Ok(response) => response,
-        Err(status) => refusal(&status, &accept),
+        Err(Fault::Refused(status)) => refusal(&status, &accept),
+        Err(Fault::Lost) => return Err(Lost),
     };
     if let Some(labels) = labels {
         let millis = clock.now().duration_since(start).as_millis();
         api.metrics.count(labels, response.status().as_u16(), i64::try_from(millis).unwrap_or(i64::MAX));
     }
-    response
+    Ok(response)
 }
 
 /// What a request's method and address say.
@@ -76,7 +87,7 @@ async fn answer(
     connection: Option<&User>,
     request: hyper::Request<Incoming>,
     read: Read,
-) -> Result<Response, Status> {
+) -> Result<Response, Fault> {
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
     let Read { info, verb, query } = read;
@@ -87,34 +98,73 @@ async fn answer(
         None => user,
     };
     api.registry.permit(&asked.by(&user, &info))?;
+    if let RequestInfo::Resource(resource) = &info
+        && resource.gvr == Gvr::new("", "v1", "pods")
+        && streams::UPGRADED.contains(&resource.subresource.as_str())
+    {
+        // A WebSocket is asked for with GET, and does what POST does (`pkg/registry/core/pod/rest/authorize.go`).
+        let create = Attributes { verb: "create", ..asked.by(&user, &info) };
+        let allowed = api.registry.authorize(&create).map(drop);
+        allowed.map_err(|reason| Status::forbidden("", "pods", &resource.name, &reason))?;
+    }
     match info {
         RequestInfo::Resource(resource) => {
-            let found = find(api, &method, &resource, verb)?;
-            let Found::Serve(target, verb) = found else { return Ok(respond::page_not_found()) };
-            let warnings = Warnings::default();
-            if let Some(text) = target.resource.deprecation() {
-                warnings.add(text); // whatever comes of the request, and before all that does
+            let call = rule::Call {
+                verb: asked.verb(),
+                group: &resource.gvr.group,
+                resource: &resource.gvr.resource,
+                subresource: &resource.subresource,
+                namespace: &resource.namespace,
+                name: &resource.name,
+                user: &user.name,
+            };
+            let served = serve(api, &resource, verb, query, user.clone(), request);
+            api.registry.under_rules(&call, served).await
+        }
+        RequestInfo::Control(path) => Ok(control::answer(api, &user, &method, &path, request.into_body()).await?),
+        RequestInfo::Metrics if matches!(method, Method::GET | Method::HEAD) => {
+            let mut text = api.metrics.text(&api.registry);
+            if let Some((counted, road)) = &api.sandboxes {
+                text.push_str(&sandbox::metrics_text(&counted.families(road).await?));
             }
-            let accept = header(request.headers(), header::ACCEPT).to_owned();
-            let call = Call { api, target, verb, query, user, warnings: warnings.clone() };
-            let answered = call.answer(request).await;
-            let warnings = warnings.take();
-            if warnings.is_empty() {
-                return answered;
-            }
-            let mut response = answered.unwrap_or_else(|status| refusal(&status, &accept));
-            respond::warn(&mut response, &warnings);
-            Ok(response)
+            Ok(respond::bytes(200, metrics::CONTENT_TYPE, text))
         }
         info => {
             let headers = request.headers().clone();
             let any = matches!(info, RequestInfo::Health { .. });
             if !any && !matches!(method, Method::GET | Method::HEAD) {
-                return Err(Status::method_not_allowed());
+                return Err(Status::method_not_allowed().into());
             }
-            documents::answer(api, &info, &headers, &query)
+            Ok(documents::answer(api, &info, &headers, &query)?)
         }
     }
+}
+
+/// Serves a resource, with the warnings that belong to it.
+async fn serve(
+    api: &Arc<Api>,
+    resource: &ResourcePath,
+    verb: Option<Verb>,
+    query: Query,
+    user: User,
+    request: hyper::Request<Incoming>,
+) -> Result<Response, Status> {
+    let found = find(api, request.method(), resource, verb)?;
+    let Found::Serve(target, verb) = found else { return Ok(respond::page_not_found()) };
+    let warnings = Warnings::default();
+    if let Some(text) = target.resource.deprecation() {
+        warnings.add(text); // whatever comes of the request, and before all that does
+    }
+    let accept = header(request.headers(), header::ACCEPT).to_owned();
+    let call = Call { api, target, verb, query, user, warnings: warnings.clone() };
+    let answered = call.answer(request).await;
+    let warnings = warnings.take();
+    if warnings.is_empty() {
+        return answered;
+    }
+    let mut response = answered.unwrap_or_else(|status| refusal(&status, &accept));
+    respond::warn(&mut response, &warnings);
+    Ok(response)
 }
 
 /// What serves a path.
@@ -171,6 +221,8 @@ fn find(api: &Arc<Api>, method: &Method, path: &ResourcePath, verb: Option<Verb>
     let routes: Vec<Verb> = routes.filter(|verb| !across || matches!(verb, Verb::List | Verb::Watch)).collect();
     match verb {
         _ if routes.is_empty() => Err(Status::no_such_resource()),
+        // What it means is for whom it is passed on to.
+        verb if sub == "proxy" => Ok(Found::Serve(target(resource, path), verb.unwrap_or(Verb::Get))),
         Some(verb) if routes.contains(&verb) => Ok(Found::Serve(target(resource, path), verb)),
         Some(_) | None => Err(Status::method_not_allowed()),
     }
@@ -217,7 +269,7 @@ impl Call<'_> {
             return streams::handle(&self.api.streams, request, &self.target, self.query.pairs()).await;
         }
         if self.target.subresource == "proxy" {
-            return Err(Status::not_implemented("the proxy subresources of pods, services and nodes"));
+            return proxy::handle(&self.api.streams, request, &self.target).await;
         }
         let form = self.accepted(request.headers())?;
         let (parts, content) = request.into_parts();
@@ -343,7 +395,17 @@ impl Call<'_> {
             ));
         }
         let include = self.include()?;
-        let watcher = self.api.registry.watch(&self.target, &options).await?;
+        let gvr = &self.target.resource.gvr;
+        let watched = self.api.registry.rules().watched(&rule::Call {
+            verb: "watch",
+            group: &gvr.group,
+            resource: &gvr.resource,
+            subresource: "",
+            namespace: &self.target.namespace,
+            name: &self.target.name,
+            user: &self.user.name,
+        });
+        let watcher = self.api.registry.watch(&self.target, &options).await?.subject_to(watched);
         let timeout = self.query.int("timeoutSeconds")?.unwrap_or_default();
         let (resource, clock) = (self.target.resource.clone(), self.api.registry.clock().clone());
         let stop = self.api.stop.clone();

@@ -102,6 +102,7 @@ impl Labels {
             | RequestInfo::KeySet
             | RequestInfo::Metrics
             | RequestInfo::OpenApiV2
+            | RequestInfo::Control(_)
             | RequestInfo::Unknown => None,
         }
     }
@@ -124,23 +125,35 @@ pub(super) struct Metrics(Mutex<Counted>);
 
 #[derive(Debug, Default)]
 struct Counted {
-    requests: BTreeMap<(u16, Labels), u64>,
-    durations: BTreeMap<Labels, Histogram>,
+    by_labels: BTreeMap<Labels, Series>,
+    /// How many pairs of labels and status code there are.
+    series: usize,
+}
+
+/// Requests with the same labels.
+#[derive(Debug, Default)]
+struct Series {
+    by_code: BTreeMap<u16, u64>,
+    durations: Histogram,
 }
 
 impl Metrics {
     /// Counts a request that was answered.
     pub(super) fn count(&self, labels: Labels, code: u16, millis: i64) {
         let mut counted = self.0.lock().expect("no panic under this lock");
-        if counted.requests.len() >= limits::METRIC_SERIES {
+        let Counted { by_labels, series } = &mut *counted;
+        if *series >= limits::METRIC_SERIES {
             return;
         }
-        let histogram = counted.durations.entry(labels.clone()).or_default();
-        histogram.millis += millis;
-        for (bucket, bound) in histogram.buckets.iter_mut().zip(BUCKETS_MILLIS) {
+        let Series { by_code, durations } = by_labels.entry(labels).or_default();
+        durations.millis += millis;
+        for (bucket, bound) in durations.buckets.iter_mut().zip(BUCKETS_MILLIS) {
             *bucket += u64::from(millis <= bound);
         }
-        *counted.requests.entry((code, labels)).or_default() += 1;
+        *by_code.entry(code).or_insert_with(|| {
+            *series += 1;
+            0
+        }) += 1;
     }
 
     /// The text.
@@ -158,9 +171,17 @@ impl Metrics {
             "histogram",
             "[STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, \
              subresource, scope and component.",
-            &counted.durations.iter().flat_map(|(labels, found)| durations(labels, found)).collect::<Vec<_>>(),
+            &counted
+                .by_labels
+                .iter()
+                .flat_map(|(labels, found)| durations(labels, &found.durations))
+                .collect::<Vec<_>>(),
         );
-        let requests = counted.requests.iter().map(|((code, labels), count)| {
+        let by_labels = counted.by_labels.iter();
+        let counts = by_labels.flat_map(|(labels, found)| found.by_code.iter().map(move |(code, n)| (code, labels, n)));
+        let mut counts: Vec<_> = counts.collect();
+        counts.sort();
+        let requests = counts.into_iter().map(|(code, labels, count)| {
             let pairs = render(&[&[("code", code.to_string())], &label_pairs(labels)[..]].concat());
             format!("apiserver_request_total{pairs} {count}")
         });

@@ -6,7 +6,9 @@
 mod auth;
 mod body;
 mod columns;
+mod control;
 mod documents;
+pub(crate) mod dump;
 mod handlers;
 mod health;
 mod impersonate;
@@ -18,6 +20,7 @@ mod multiplex;
 mod negotiate;
 mod path;
 mod protobuf;
+mod proxy;
 mod query;
 mod respond;
 pub mod streams;
@@ -28,7 +31,7 @@ mod watch;
 mod yaml;
 
 use std::{
-    convert::Infallible,
+    fmt,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
 };
@@ -42,13 +45,30 @@ pub(crate) use self::auth::admin;
 pub use self::respond::{Response, ResponseBody};
 pub(crate) use self::streams::Streams;
 use crate::{
+    actor,
     base::Status,
     discovery::OpenApi,
     registry::{Registry, User},
+    sandbox,
 };
 
 /// What a `Date` header says of second 0.
 const EPOCH: &str = "Thu, 01 Jan 1970 00:00:00 GMT";
+
+/// What the sandbox controllers have counted, and a road to what they count when asked.
+pub(crate) type Counted = (sandbox::Metrics, actor::Api);
+
+/// A rule ends the connection instead of answering.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lost;
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a rule ends the connection")
+    }
+}
+
+impl std::error::Error for Lost {}
 
 /// One server, whatever doors lead to it.
 #[derive(Debug)]
@@ -57,6 +77,8 @@ pub(crate) struct Api {
     modes: impersonate::Modes,
     openapi: OpenApi,
     metrics: metrics::Metrics,
+    /// What the sandbox controllers count, where they run.
+    sandboxes: Option<Counted>,
     streams: Streams,
     /// Ends watches and connections.
     stop: CancellationToken,
@@ -68,7 +90,7 @@ pub(crate) struct Api {
 
 impl Api {
     /// A server for a registry, with streams into the pods; the streams' token ends it.
-    pub(crate) fn new(streams: Streams) -> Arc<Self> {
+    pub(crate) fn new(streams: Streams, sandboxes: Option<Counted>) -> Arc<Self> {
         let address = Mutex::new("kubernetes.default.svc:443".into());
         let (registry, stop) = (streams.registry.clone(), streams.stop.clone());
         Arc::new(Self {
@@ -76,6 +98,7 @@ impl Api {
             modes: impersonate::Modes::default(),
             openapi: OpenApi::default(),
             metrics: Default::default(),
+            sandboxes,
             streams,
             stop,
             address,
@@ -102,17 +125,18 @@ impl Api {
         self: &Arc<Self>,
         connection: Option<&User>,
         request: hyper::Request<Incoming>,
-    ) -> Result<Response, Infallible> {
+    ) -> Result<Response, Lost> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let head = method == http::Method::HEAD;
         let handled = AssertUnwindSafe(handlers::handle(self, connection, request)).catch_unwind().await;
-        let mut response = handled.unwrap_or_else(|panic| {
+        let answered = handled.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             tracing::error!(%method, path, panic = text, "a handler panicked: a bug in fake-apiserver");
             let status = Status::internal(format!("apiserver panic'd on {method} {path}"));
-            respond::status(&status, false)
+            Ok(respond::status(&status, false))
         });
+        let mut response = answered.inspect_err(|Lost| tracing::debug!(%method, path, "not answered, by a rule"))?;
         tracing::debug!(%method, path, status = response.status().as_u16());
         if head {
             *response.body_mut() = ResponseBody::default();

@@ -52,6 +52,8 @@ pub(super) enum RequestInfo {
     Issuer,
     /// `/openid/v1/jwks`: the keys by which to check them.
     KeySet,
+    /// `/fake.agent-sandbox/…`: what follows.
+    Control(Vec<String>),
     /// None of these.
     Unknown,
 }
@@ -156,6 +158,9 @@ impl RequestInfo {
             ["metrics"] => Self::Metrics,
             [".well-known", "openid-configuration"] => Self::Issuer,
             ["openid", "v1", "jwks"] => Self::KeySet,
+            [root, rest @ ..] if *root == super::control::ROOT => {
+                Self::Control(rest.iter().map(|part| (*part).to_owned()).collect())
+            }
             ["openapi", "v2"] => Self::OpenApiV2,
             ["openapi", "v3"] => Self::OpenApiIndex,
             ["openapi", "v3", "api", version] => Self::OpenApi { group: String::new(), version: (*version).into() },

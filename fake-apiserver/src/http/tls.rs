@@ -10,7 +10,7 @@ use rcgen::{
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::ring,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
 
@@ -85,6 +85,40 @@ impl Authority {
         Ok(Arc::new(server))
     }
 
+    /// The kubelet's side of TLS at an address. With a client authority (PEM) certificates are looked at, and those that it
+    /// has not signed turned away; who shows none comes in, and is known by that.
+    ///
+    /// # Errors
+    /// If the client authority's certificates cannot be read.
+    pub(crate) fn node(&self, address: IpAddr, clients: Option<&str>) -> Result<Arc<ServerConfig>, Error> {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
+        params.subject_alt_names.push(SanType::IpAddress(address));
+        params.distinguished_name = name("kubelet", None);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                    roots.add(certificate?)?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = verifier.allow_unauthenticated().build()?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        // Upgrades are HTTP/1.1's.
+        let mut server = builder.with_single_cert(vec![certificate.der().clone()], key)?;
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(server))
+    }
+
     /// A certificate and key of the administrator, PEM.
     ///
     /// # Errors
@@ -110,8 +144,6 @@ fn name(common: &str, organization: Option<&str>) -> DistinguishedName {
 
 #[cfg(test)]
 mod tests {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-
     use super::*;
 
     #[test]

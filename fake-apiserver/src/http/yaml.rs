@@ -9,6 +9,9 @@ use super::json::{self, Parsed};
 /// How often a text is cut and read again: once for its later documents, once for what stands behind the first.
 const CUTS: usize = 2;
 
+/// What stands before the problem where YAML is read for its own sake.
+pub(super) const CONVERTING: &str = "error converting YAML to JSON: ";
+
 /// Reads YAML as upstream does.
 ///
 /// # Errors
@@ -20,7 +23,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Parsed, String> {
     {
         return Ok(parsed); // kubectl sends JSON in the name of YAML; this reader is the faster one
     }
-    let prefix = "error converting YAML to JSON: ";
+    let prefix = CONVERTING;
     if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t' | '\u{85}')) {
         return Err(format!("{prefix}yaml: control characters are not allowed"));
     }
@@ -123,6 +126,7 @@ impl Problem {
                 let name = name.split(ends).next().unwrap_or_default();
                 format!("yaml: unknown anchor '{name}' referenced")
             }
+            _ if text.starts_with("budget breached: ") => "yaml: document contains excessive aliasing".into(),
             "unsupported YAML major version" => "yaml: found incompatible YAML document".into(),
             "YAML merge value must be mapping or sequence of mappings" => {
                 "yaml: map merge requires map or sequence of maps as the value".into()

@@ -64,8 +64,11 @@ pub(super) fn validate_autoscaler(object: &Object) -> Errors {
         let why = "must be greater than or equal to 1";
         errors.push(FieldError::invalid("spec.minReplicas", &min.into(), why));
     }
-    if max < 1 {
-        errors.push(FieldError::invalid("spec.maxReplicas", &max.into(), "must be greater than 0"));
+    if max == 0 {
+        errors.push(FieldError::required("spec.maxReplicas", "must be set and greater than 0"));
+    } else if max < 0 {
+        let why = "must be greater than or equal to 1";
+        errors.push(FieldError::invalid("spec.maxReplicas", &max.into(), why));
     }
     if min.is_some_and(|min| max < min) {
         let why = "must be greater than or equal to `minReplicas`";
@@ -106,7 +109,15 @@ pub(super) fn validate_budget(object: &Object) -> Errors {
     let spec = get(&value, "spec");
     if has(spec, "minAvailable") && has(spec, "maxUnavailable") {
         let why = "minAvailable and maxUnavailable cannot be both set";
-        errors.push(FieldError::invalid("spec", spec, why));
+        // upstream shows its internal type
+        let shown = format!(
+            r#"{{"MinAvailable":{},"Selector":{},"MaxUnavailable":{},"UnhealthyPodEvictionPolicy":{}}}"#,
+            get(spec, "minAvailable"),
+            get(spec, "selector"),
+            get(spec, "maxUnavailable"),
+            get(spec, "unhealthyPodEvictionPolicy")
+        );
+        errors.push(FieldError::invalid_shown("spec", &shown, why));
     }
     for key in ["minAvailable", "maxUnavailable"].into_iter().filter(|key| has(spec, key)) {
         share(&mut errors, spec, "spec", key, true);

@@ -105,8 +105,8 @@ pub(super) fn validate_secret(object: &Object) -> Errors {
             if has(data, key) {
                 let bytes = unbase64(text(data, key));
                 let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(&bytes);
-                if parsed.is_err() {
-                    let why = if bytes.is_empty() {
+                if let Err(error) = parsed {
+                    let why = if error.is_eof() {
                         "unexpected end of JSON input".to_owned()
                     } else {
                         let first = String::from_utf8_lossy(&bytes).chars().next().unwrap_or_default();

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::util::{Errors, complain, get, make_map, one_of, required, text};
+use super::util::{Errors, complain, get, make_map, required, text};
 use crate::base::{FieldError, Object, names};
 
 /// Members that the two groups' events name differently: of the core group, and of `events.k8s.io`.
@@ -103,6 +103,9 @@ pub(super) fn validate_new_event(object: &Object) -> Errors {
             errors.push(FieldError::invalid(field, &value.into(), &why));
         }
     }
-    one_of(&mut errors, &value, "", "type", &["Normal", "Warning"], false);
+    let kind = text(&value, "type");
+    if !["", "Normal", "Warning"].contains(&kind) {
+        errors.push(FieldError::invalid("type", &"".into(), &format!("has invalid value: {kind}")));
+    }
     errors
 }

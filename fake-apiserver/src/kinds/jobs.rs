@@ -8,8 +8,8 @@ use super::{
     meta,
     pod::{default_template, validate_template},
     util::{
-        Errors, GoMember, at, child, complain, default_to, flag, get, go_struct, has, immutable, indexed, int, items,
-        make_map, map_mut, not_negative, one_of, required, same, text,
+        Errors, GoMember, at, child, complain, default_to, each_mut, flag, get, go_struct, has, immutable, indexed,
+        int, items, make_map, map_mut, not_negative, one_of, required, same, text,
     },
     workloads::{empty_status, fill, no_status, selects, spec},
 };
@@ -34,6 +34,11 @@ pub(super) fn default_job(object: &mut Object) {
     fill(spec, "manualSelector", false);
     let policy = if spec.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
     default_to(spec, "podReplacementPolicy", policy);
+    if let Some(policy) = map_mut(spec, "podFailurePolicy") {
+        each_mut(policy, "rules", |rule| {
+            each_mut(rule, "onPodConditions", |condition| default_to(condition, "status", "True"));
+        });
+    }
     default_template(spec, "template");
     empty_status(object, &no_status());
 }

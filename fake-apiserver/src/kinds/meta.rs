@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::util::{
     Errors, complain, flag, get, has, immutable, indexed, int, int_or_zero, items, members, strings, text,
@@ -111,6 +111,14 @@ pub(super) fn labels(errors: &mut Errors, meta: &Value, path: &str) {
     label_pairs(errors, labels, &format!("{path}.labels"));
 }
 
+/// Judges labels that stand by themselves.
+pub fn label_errors(field: &str, labels: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let labels = labels.as_object().into_iter().flatten();
+    label_pairs(&mut errors, labels.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?))), field);
+    errors
+}
+
 /// Judges a map of labels.
 pub(super) fn label_map(errors: &mut Errors, labels: &BTreeMap<String, String>, field: &str) {
     label_pairs(errors, labels.iter().map(|(key, value)| (key.as_str(), value.as_str())), field);
@@ -125,15 +133,25 @@ fn label_pairs<'a>(errors: &mut Errors, labels: impl Iterator<Item = (&'a str, &
 
 /// Judges `annotations` of an `ObjectMeta` at a path.
 pub(super) fn annotations(errors: &mut Errors, meta: &Value, path: &str) {
-    let field = format!("{path}.annotations");
+    annotation_pairs(errors, get(meta, "annotations"), &format!("{path}.annotations"));
+}
+
+/// Judges annotations that stand by themselves.
+pub fn annotation_errors(field: &str, annotations: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    annotation_pairs(&mut errors, annotations, field);
+    errors
+}
+
+fn annotation_pairs(errors: &mut Errors, annotations: &Value, field: &str) {
     let mut total = 0;
-    let annotations = members(meta, "annotations");
+    let annotations = annotations.as_object().into_iter().flatten();
     for (key, value) in annotations.filter_map(|(key, value)| Some((key, value.as_str()?))) {
-        complain(errors, &field, key, names::qualified_name(&key.to_lowercase()));
+        complain(errors, field, key, names::qualified_name(&key.to_lowercase()));
         total += key.len() + value.len();
     }
     if total > limits::ANNOTATIONS_BYTES {
-        errors.push(FieldError::too_long(&field, limits::ANNOTATIONS_BYTES));
+        errors.push(FieldError::too_long(field, limits::ANNOTATIONS_BYTES));
     }
 }
 
@@ -224,7 +242,9 @@ pub fn finalizer_warnings(object: &Object, old: Option<&Object>) -> Vec<String> 
 }
 
 fn managed_fields(errors: &mut Errors, meta: &Value, path: &str) {
-    for (path, entry) in indexed(meta, path, "managedFields") {
+    let packed = meta.get("managedFields").and_then(Value::as_str);
+    let unpacked = packed.map(|text| json!({"managedFields": serde_json::from_str::<Value>(text).unwrap_or_default()}));
+    for (path, entry) in indexed(unpacked.as_ref().unwrap_or(meta), path, "managedFields") {
         let operation = text(entry, "operation");
         if !["Apply", "Update"].contains(&operation) {
             let field = format!("{path}.operation");

@@ -187,11 +187,6 @@ pub(super) fn validate_ingress(object: &Object) -> Errors {
         let why = "either `defaultBackend` or `rules` must be specified";
         errors.push(FieldError::invalid("spec", spec, why));
     }
-    for (path, tls) in indexed(spec, "spec", "tls") {
-        for (path, host) in indexed(tls, &path, "hosts") {
-            host_name(&mut errors, host.as_str().unwrap_or_default(), &path);
-        }
-    }
     if has(spec, "defaultBackend") {
         backend(&mut errors, get(spec, "defaultBackend"), "spec.defaultBackend");
     }
@@ -216,6 +211,11 @@ pub(super) fn validate_ingress(object: &Object) -> Errors {
     let class = text(spec, "ingressClassName");
     if !class.is_empty() {
         complain(&mut errors, "spec.ingressClassName", class, names::dns1123_subdomain(class));
+    }
+    for (path, tls) in indexed(spec, "spec", "tls") {
+        for (path, host) in indexed(tls, &path, "hosts") {
+            host_name(&mut errors, host.as_str().unwrap_or_default(), &path);
+        }
     }
     errors
 }
@@ -269,7 +269,7 @@ fn backend(errors: &mut Errors, backend: &Value, path: &str) {
             required(errors, resource, &format!("{path}.resource"), "name");
         }
         (false, true) => {
-            let (path, name) = (child(path, "service"), text(service, "name"));
+            let (whole, path, name) = (path, child(path, "service"), text(service, "name"));
             if required(errors, service, &path, "name") {
                 complain(errors, &child(&path, "name"), name, names::dns1035_label(name));
             }
@@ -281,7 +281,7 @@ fn backend(errors: &mut Errors, backend: &Value, path: &str) {
                 }
                 (name, 0) => complain(errors, &child(&path, "name"), name, names::port_name(name)),
                 (_, _) => {
-                    errors.push(FieldError::invalid(&path, &"".into(), "cannot set both port name & port number"));
+                    errors.push(FieldError::invalid(whole, &"".into(), "cannot set both port name & port number"));
                 }
             }
         }
@@ -611,7 +611,7 @@ fn binding(object: &Object, cluster: bool) -> Errors {
                 if !group.is_empty() {
                     errors.push(FieldError::not_supported(&child(&path, "apiGroup"), &group.into(), &[""]));
                 }
-                if cluster || text(subject, "namespace").is_empty() {
+                if cluster {
                     required(&mut errors, subject, &path, "namespace");
                 }
             }

@@ -11,6 +11,7 @@ use crate::{
     clock::Clock,
     ids::Ids,
     registry::WatchEvent,
+    rule::Rules,
 };
 
 /// A client with one identity; clones are the same one.
@@ -29,6 +30,11 @@ impl Api {
 
     pub(super) fn clock(&self) -> &Clock {
         self.0.clock()
+    }
+
+    /// The rules by which things go wrong, where they are known.
+    pub(super) fn rules(&self) -> Option<&Rules> {
+        self.0.rules()
     }
 
     pub(super) fn ids(&self) -> &Ids {

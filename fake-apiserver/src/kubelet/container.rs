@@ -40,12 +40,17 @@ impl Runtime {
     }
 }
 
+/// What a connection to a port is refused with.
+pub(super) const REFUSED: &str = "connect: connection refused";
+
 /// One run of a container; clones are the same one.
 #[derive(Clone)]
 pub(super) struct Instance {
     pub(super) control: Control,
     pub(super) log: LogBuffer,
     runtime: Runtime,
+    /// Whether something may listen on ports: a real program, or a script that names some.
+    pub(super) listens: bool,
     tty: bool,
     /// Whether the first attached client's end of input is the program's.
     stdin_once: bool,
@@ -80,6 +85,11 @@ impl Instance {
         tasks: &TaskTracker,
     ) -> Self {
         let wanted = Wanted { stdin: streams.stdin, stdout: true, stderr: true, tty: streams.tty };
+        let listens = match &runtime {
+            Runtime::Scripted(scripted) => scripted.listens(),
+            // Without a command, the image's own program is meant, which is not here.
+            Runtime::Real(_) => !command.is_empty(),
+        };
         let Process { control, pipes } = runtime.start(command, wanted);
         let log = LogBuffer::default();
         let attached: Attached = Arc::new(Mutex::new(Some(Vec::new())));
@@ -111,6 +121,7 @@ impl Instance {
             control,
             log,
             runtime,
+            listens,
             tty: streams.tty,
             stdin_once: streams.stdin_once,
             stdin: Arc::new(AsyncMutex::new(stdin)),
@@ -122,7 +133,23 @@ impl Instance {
 
     /// Calls a command in the container.
     pub(super) fn exec(&self, command: Vec<String>, wanted: Wanted) -> Process {
-        let process = self.runtime.exec(command, wanted);
+        self.keep(self.runtime.exec(command, wanted))
+    }
+
+    /// Connects to a port of the container's pod: a process whose input and output are the connection.
+    ///
+    /// # Errors
+    /// Why there is no connection: [`REFUSED`] where nobody listens, as far as this container can tell.
+    pub(super) async fn connect(&self, port: u16) -> Result<Process, String> {
+        let connected = match &self.runtime {
+            Runtime::Scripted(scripted) => scripted.connect(port).ok_or_else(|| REFUSED.to_owned()),
+            Runtime::Real(container) => container.connect(port).await,
+        };
+        connected.map(|process| self.keep(process))
+    }
+
+    /// Ties a process to the container.
+    fn keep(&self, process: Process) -> Process {
         let mut called = self.called.lock().expect("no panic under this lock");
         called.retain(|control| control.ended().is_none());
         called.push(process.control.clone());
@@ -166,9 +193,13 @@ impl Instance {
     }
 }
 
+/// Bytes of output that are taken at a time, at first (most programs say little) and at most.
+const FIRST_CHUNK: usize = 512;
+const LARGEST_CHUNK: usize = 16 * 1024;
+
 /// Takes a program's output into its log and to those who are attached.
 async fn pump(source: Source, mut pipe: DuplexStream, log: LogBuffer, attached: Attached, clock: Clock) {
-    let mut chunk = vec![0; 16 * 1024];
+    let mut chunk = vec![0; FIRST_CHUNK];
     loop {
         let count = match pipe.read(&mut chunk).await {
             Ok(0) | Err(_) => return,
@@ -176,15 +207,17 @@ async fn pump(source: Source, mut pipe: DuplexStream, log: LogBuffer, attached: 
         };
         log.push(source, &chunk[..count], clock.now());
         let senders = attached.lock().expect("no panic under this lock").clone().unwrap_or_default();
-        if senders.is_empty() {
-            continue;
+        if !senders.is_empty() {
+            let bytes = Bytes::copy_from_slice(&chunk[..count]);
+            for sender in &senders {
+                let _ = sender.send((source, bytes.clone())).await; // it has left, and is taken off below
+            }
+            if let Some(attached) = &mut *attached.lock().expect("no panic under this lock") {
+                attached.retain(|sender| !sender.is_closed());
+            }
         }
-        let bytes = Bytes::copy_from_slice(&chunk[..count]);
-        for sender in &senders {
-            let _ = sender.send((source, bytes.clone())).await; // it has left, and is taken off below
-        }
-        if let Some(attached) = &mut *attached.lock().expect("no panic under this lock") {
-            attached.retain(|sender| !sender.is_closed());
+        if count == chunk.len() && count < LARGEST_CHUNK {
+            chunk = vec![0; count * 2]; // it says much
         }
     }
 }

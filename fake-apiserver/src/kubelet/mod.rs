@@ -1,17 +1,19 @@
 //! Pods that seem to run: a node, its kubelet, a scheduler and a volume binder, which all go through the API like any client.
 //!
 //! `phase` decides (pure), `worker` does what it says for one pod, `script` says what an image does, `process` is one
-//! program with its streams. The room knows nothing of HTTP: [`Kubelet::exec`], [`Kubelet::attach`] and [`Kubelet::logs`]
-//! hand out streams to whoever asks.
+//! program with its streams. The room knows nothing of HTTP: [`Kubelet::exec`], [`Kubelet::attach`], [`Kubelet::connect`] and
+//! [`Kubelet::logs`] hand out streams to whoever asks.
 
 mod api;
 mod container;
 mod environment;
 mod events;
+mod handler;
 mod logs;
 mod network;
 mod node;
 mod phase;
+mod policies;
 mod probes;
 mod process;
 mod real;
@@ -28,6 +30,7 @@ mod worker;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -47,12 +50,13 @@ use self::{
 };
 pub use self::{
     logs::{LogOptions, LogReader, Source},
+    policies::report as report_policies,
     process::{Control, Exit, Pipes, Process, Signal, Size, Wanted},
     real::RealRuntime,
     script::{ANNOTATION, ExecRule, Failing, LogLine, Script},
 };
 use crate::{
-    actor::Server,
+    actor::{Server, supervised, while_up},
     base::{Object, Status, Stored},
     clock::{Clock, time_text},
 };
@@ -80,6 +84,9 @@ pub struct Settings {
     pub nodes: Vec<String>,
     /// Whether events are written. Default: yes.
     pub events: bool,
+    /// Where another API server reaches this kubelet for logs and streams; the nodes say so. Default: nowhere, since the
+    /// API server is in this process.
+    pub door: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -90,6 +97,7 @@ impl Default for Settings {
             runtime: RuntimeKind::Scripted,
             nodes: vec!["fake-node-1".into()],
             events: true,
+            door: None,
         }
     }
 }
@@ -169,14 +177,17 @@ impl Kubelet {
                 inner.node_api.clone(),
                 inner.clock().clone(),
                 name.clone(),
-                host_ip(at),
+                inner.settings.door.map_or_else(|| node::Place::Simulated(host_ip(at)), node::Place::Door),
                 network::POD_CIDR.to_owned(),
                 inner.stop.clone(),
             );
-            inner.tasks.spawn(keep);
+            let (rules, name, stop) = (inner.node_api.rules().cloned(), name.clone(), inner.stop.clone());
+            inner.tasks.spawn(async move { while_up(rules.as_ref(), &name, &stop, keep).await });
         }
         inner.tasks.spawn(node::offer_runtimes(inner.node_api.clone(), inner.stop.clone()));
-        inner.tasks.spawn(inner.clone().manage());
+        let (rules, managed) = (inner.node_api.rules().cloned(), inner.clone());
+        let manage = supervised(rules, "kubelet", inner.stop.clone(), move |_| managed.clone().manage());
+        inner.tasks.spawn(manage);
         Self(inner)
     }
 
@@ -202,6 +213,22 @@ impl Kubelet {
     /// If there is no such pod or container, or it does not run.
     pub fn attach(&self, namespace: &str, pod: &str, container: &str, wanted: Wanted) -> Result<Process, Status> {
         Ok(self.instance(namespace, pod, container)?.attach(wanted))
+    }
+
+    /// Connects to what listens on a port of a pod: a process whose input and output are the connection. Its end is that of
+    /// the connection, and the other way round.
+    ///
+    /// # Errors
+    /// Why there is no connection, as the system call would say it.
+    pub async fn connect(&self, namespace: &str, pod: &str, port: u16) -> Result<Process, String> {
+        let running = {
+            let state = self.0.lock();
+            state.workers.get(&(namespace.to_owned(), pod.to_owned())).map(|entry| entry.running.clone())
+        };
+        match running {
+            Some(running) => running.connect(port).await,
+            None => Err("connect: no route to host".into()),
+        }
     }
 
     /// A container's log.
@@ -232,6 +259,26 @@ impl Kubelet {
             (false, _) => return Err(Status::bad_request(no_log(pod, &name))),
         };
         Ok(log.read(options, self.0.clock().now()))
+    }
+
+    /// Checks that a node answers: that no rule has it dead.
+    ///
+    /// # Errors
+    /// 500 as from an API server that cannot reach the node.
+    pub fn reach(&self, node: &str) -> Result<(), Status> {
+        if self.0.node_api.rules().is_none_or(|rules| !rules.is_down(node)) {
+            return Ok(());
+        }
+        let at = self.0.settings.nodes.iter().position(|name| *name == node).unwrap_or_default();
+        let why = format!("error dialing backend: dial tcp {}:10250: connect: no route to host", host_ip(at));
+        Err(Status { message: why.clone(), ..Status::internal(why) })
+    }
+
+    /// A pod that this kubelet runs, as it was seen last.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Stored>> {
+        let state = self.0.lock();
+        let entry = state.workers.get(&(namespace.to_owned(), name.to_owned()))?;
+        entry.news.borrow().clone()
     }
 
     /// Whether a node is one of this kubelet's.
@@ -544,7 +591,8 @@ impl Inner {
             drop(state);
             Worker::new(self.clone(), pod, receiver, running, host_ip(at))
         };
-        self.tasks.spawn(worker.run());
+        let (rules, stop) = (self.node_api.rules().cloned(), self.stop.clone());
+        self.tasks.spawn(async move { while_up(rules.as_ref(), &node, &stop, worker.run()).await });
     }
 
     /// Tries all pods that wait for a node.

@@ -1,6 +1,6 @@
 //! The node that the kubelet pretends to be: its Node object and its lease.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,26 @@ const RENEW: Duration = Duration::from_secs(10);
 /// The version that the node's kubelet says it has.
 const VERSION: &str = "v1.36.3";
 
+/// The feature by which a kubelet says that it takes WebSockets (`ExtendWebSocketsToKubelet`): an API server then passes
+/// them on as they are, where it would translate them to SPDY.
+const WEB_SOCKETS: &str = "ExtendWebSocketsToKubelet";
+
+/// Where the node is.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// At an address that nobody can dial.
+    Simulated(String),
+    /// Behind a door of this process.
+    Door(SocketAddr),
+}
+
 /// The Node object.
-pub(super) fn node(name: &str, address: &str, pod_cidr: &str, now: &str, boot: &str) -> Object {
+pub(super) fn node(name: &str, place: &Place, pod_cidr: &str, now: &str, boot: &str) -> Object {
+    let (address, hostname, port) = match place {
+        Place::Simulated(address) => (address.clone(), name.to_owned(), 10250),
+        // An API server prefers a node's Hostname, and nobody resolves this one's name.
+        Place::Door(door) => (door.ip().to_string(), door.ip().to_string(), door.port()),
+    };
     let mut node = Object::new("v1", "Node", "", name);
     node.metadata_mut().insert(
         "labels".into(),
@@ -45,7 +63,7 @@ pub(super) fn node(name: &str, address: &str, pod_cidr: &str, now: &str, boot: &
             "capacity": capacity,
             "allocatable": capacity,
             "addresses": [
-                { "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name },
+                { "type": "InternalIP", "address": address }, { "type": "Hostname", "address": hostname },
             ],
             "conditions": [
                 condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
@@ -53,7 +71,7 @@ pub(super) fn node(name: &str, address: &str, pod_cidr: &str, now: &str, boot: &
                 condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
                 condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
             ],
-            "daemonEndpoints": { "kubeletEndpoint": { "Port": 10250 } },
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": port } },
             "nodeInfo": {
                 "architecture": "amd64", "operatingSystem": "linux", "kernelVersion": "6.12.0-scripted",
                 "osImage": "Scripted Linux", "containerRuntimeVersion": "containerd://2.2.0",
@@ -62,6 +80,9 @@ pub(super) fn node(name: &str, address: &str, pod_cidr: &str, now: &str, boot: &
             },
         }),
     );
+    if let Place::Door(_) = place {
+        node.set_at(&["status", "declaredFeatures"], json!([WEB_SOCKETS]));
+    }
     node
 }
 
@@ -70,14 +91,14 @@ pub(super) async fn keep(
     api: Api,
     clock: Clock,
     name: String,
-    address: String,
+    place: Place,
     pod_cidr: String,
     stop: CancellationToken,
 ) {
     let boot = api.ids().uid();
     let mut failures = 0;
     loop {
-        let wait = match register(&api, &clock, &name, &address, &pod_cidr, &boot).await {
+        let wait = match register(&api, &clock, &name, &place, &pod_cidr, &boot).await {
             Ok(()) => match renew(&api, &clock, &name).await {
                 Ok(()) => {
                     failures = 0;
@@ -106,15 +127,27 @@ async fn register(
     api: &Api,
     clock: &Clock,
     name: &str,
-    address: &str,
+    place: &Place,
     pod_cidr: &str,
     boot: &str,
 ) -> Result<(), Status> {
-    if api.find(&core("nodes"), "", name).await?.is_some() {
+    let found = api.find(&core("nodes"), "", name).await?;
+    let conditions = found.as_ref().and_then(|found| found.at(&["status", "conditions"])?.as_array());
+    let lost = conditions.into_iter().flatten().any(|condition| condition["status"] == "Unknown");
+    // One from before this process had another door.
+    let boot_id = found.as_ref().and_then(|found| found.at(&["status", "nodeInfo", "bootID"])?.as_str());
+    let moved = matches!(place, Place::Door(_)) && boot_id.is_some_and(|id| id != boot);
+    if found.is_some() && !lost && !moved {
         return Ok(());
     }
-    let node = node(name, address, pod_cidr, &time_text(clock.now()), boot);
+    let node = node(name, place, pod_cidr, &time_text(clock.now()), boot);
     let status = node.get("status").cloned().unwrap_or_default();
+    if lost && !moved {
+        // Whoever took this kubelet for dead is told otherwise.
+        let conditions = status.get("conditions").cloned().unwrap_or_default();
+        let patch = json!({ "status": { "conditions": conditions } });
+        return api.patch(&core("nodes"), ("", name, "status"), patch).await.map(drop);
+    }
     match api.create(&core("nodes"), node).await {
         Err(status) if !status.is_already_exists() => return Err(status),
         _ => {}

@@ -372,6 +372,11 @@ fn step(spec: &Spec<'_>, container: &mut Container, plan: &Plan, startup: Durati
     }
 }
 
+/// Whether a container that waits for this is to be pulled when its time has come.
+pub(super) fn is_pull(reason: &str) -> bool {
+    matches!(reason, CREATING | PULL_WAITS)
+}
+
 const CREATING: &str = "ContainerCreating";
 const CRASHING: &str = "CrashLoopBackOff";
 const PULL_FAILED: &str = "ErrImagePull";

@@ -1,22 +1,16 @@
-//! Startup, readiness and liveness probes of a container. Commands are called in it; what would be asked over the network
-//! answers well, unless the script says otherwise.
+//! Startup, readiness and liveness probes of a container: when they are asked, and what comes of the answers.
 //!
 //! Upstream: `pkg/kubelet/prober/prober.go`, `worker.go`.
 
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::{io::AsyncReadExt, sync::mpsc};
+use tokio::sync::mpsc;
 
 use super::{
-    container::Instance,
-    process::{Process, Signal, Wanted},
+    handler::{Handler, Patient},
     script::{Failing, Script},
 };
-use crate::clock::Clock;
-
-/// Bytes of a probe's output that are told (`maxReadLength`).
-const OUTPUT: u64 = 10 * 1024;
 
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +65,7 @@ pub(super) struct Probed {
 #[derive(Clone, Debug)]
 pub(super) struct Probe {
     pub(super) purpose: Purpose,
-    /// The command; `None` for a question over the network.
-    command: Option<Vec<String>>,
-    /// What is said when the network's answer is bad.
-    refusal: String,
+    handler: Handler,
     delay: Duration,
     period: Duration,
     timeout: Duration,
@@ -89,20 +80,11 @@ impl Probe {
     pub(super) fn of(container: &Value, purpose: Purpose, script: &Script) -> Option<Self> {
         let probe = container.get(purpose.field()).filter(|probe| !probe.is_null())?;
         let number = |field: &str, default: u64| probe.get(field).and_then(Value::as_u64).unwrap_or(default);
-        let command = probe
-            .pointer("/exec/command")
-            .and_then(Value::as_array)
-            .map(|words| words.iter().filter_map(Value::as_str).map(str::to_owned).collect());
-        let refusal = match (probe.get("httpGet"), probe.get("tcpSocket")) {
-            (Some(_), _) => "HTTP probe failed with statuscode: 503",
-            (None, Some(_)) => "connect: connection refused",
-            (None, None) => "service unhealthy (responded with \"NOT_SERVING\")",
-        };
+        let handler = Handler::of(probe, container)?;
         let seconds = |field: &str, default: u64| Duration::from_secs(number(field, default));
         Some(Self {
             purpose,
-            command,
-            refusal: refusal.into(),
+            handler,
             delay: seconds("initialDelaySeconds", 0),
             period: seconds("periodSeconds", 10).max(Duration::from_secs(1)),
             timeout: seconds("timeoutSeconds", 1).max(Duration::from_secs(1)),
@@ -114,22 +96,15 @@ impl Probe {
     }
 
     /// Probes a run of a container until it ends, or until nothing can change any more.
-    pub(super) async fn run(
-        self,
-        name: String,
-        id: String,
-        instance: Instance,
-        clock: Clock,
-        report: mpsc::UnboundedSender<Probed>,
-    ) {
-        let control = instance.control.clone();
+    pub(super) async fn run(self, name: String, id: String, patient: Patient, report: mpsc::UnboundedSender<Probed>) {
+        let (control, clock) = (patient.instance.control.clone(), patient.clock.clone());
         let probing = async {
             let start = clock.now();
             clock.sleep(self.delay).await;
             let (mut good, mut bad) = (0, 0);
             loop {
                 let age = Duration::try_from(clock.now().duration_since(start)).unwrap_or_default();
-                let finding = match self.ask(&instance, &clock, age).await {
+                let finding = match self.ask(&patient, age).await {
                     Ok(()) => {
                         (good, bad) = (good + 1, 0);
                         (good == self.successes).then_some(Finding::Passed)
@@ -151,7 +126,7 @@ impl Probe {
                     Purpose::Liveness => enough,
                     Purpose::Readiness => false,
                 };
-                let settled = passed && self.command.is_none() && !self.may_fail_after(age);
+                let settled = passed && self.handler.passes(&patient) && !self.may_fail_after(age);
                 if over || settled {
                     return;
                 }
@@ -180,29 +155,10 @@ impl Probe {
     }
 
     /// Asks once; what is said if the answer is bad.
-    async fn ask(&self, instance: &Instance, clock: &Clock, age: Duration) -> Result<(), String> {
+    async fn ask(&self, patient: &Patient, age: Duration) -> Result<(), String> {
         if self.fails_at(age) {
-            return Err(if self.command.is_some() { String::new() } else { self.refusal.clone() });
+            return Err(self.handler.refusal().into());
         }
-        let Some(command) = &self.command else { return Ok(()) };
-        let wanted = Wanted { stdout: true, stderr: true, ..Wanted::default() };
-        let Process { control, pipes } = instance.exec(command.clone(), wanted);
-        let read = async |pipe: Option<tokio::io::DuplexStream>| {
-            let mut bytes = Vec::new();
-            if let Some(mut pipe) = pipe {
-                let _ = (&mut pipe).take(OUTPUT).read_to_end(&mut bytes).await; // what came until then is told
-                let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
-            }
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        let called = async { tokio::join!(control.wait(), read(pipes.stdout), read(pipes.stderr)) };
-        match clock.timeout(self.timeout, called).await {
-            Some((exit, _, _)) if exit.code == 0 => Ok(()),
-            Some((_, out, err)) => Err(out + &err),
-            None => {
-                control.signal(Signal::Kill);
-                Err(format!("command timed out: {command:?} timed out after {}s", self.timeout.as_secs()))
-            }
-        }
+        self.handler.run(patient, Some(self.timeout), true).await
     }
 }

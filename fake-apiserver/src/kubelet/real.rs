@@ -1,8 +1,12 @@
 //! The real-process runtime: programs of this machine, each container in namespaces of its own made by bubblewrap.
 //!
 //! A container sees the machine's `/usr` and `/etc`, read-only, and its own `/tmp`, `/root`, `/workspace` and volumes, which
-//! are directories of the server's; a claim's directory outlives its pods. It has no network. Images are not unpacked: a
-//! command must be a program of the machine, and a container without a command waits.
+//! are directories of the server's; a claim's directory outlives its pods. Images are not unpacked: a command must be a
+//! program of the machine, and a container without a command waits.
+//!
+//! The containers of a pod share a network of their own, which has a loopback device and no way out; as with a real kubelet,
+//! a process that does nothing keeps it while containers come and go. What listens there is reached through a small program
+//! that enters the network and connects its own input and output.
 //!
 //! Commands called later enter the container's namespaces with `nsenter`, so that they see its processes (a tmux server,
 //! say). A terminal is made by util-linux's `script`. The container is a process namespace: when its first process goes, the
@@ -14,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,9 +27,9 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     process::{Child, Command},
-    sync::watch,
+    sync::{OnceCell, watch},
 };
 use tokio_util::task::TaskTracker;
 
@@ -43,8 +47,82 @@ pub struct RealRuntime(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     root: OnceLock<Result<TempDir, String>>,
-    checked: OnceLock<Result<(), String>>,
+    tools: OnceLock<Result<Arc<Tools>, String>>,
+    /// Networks of pods, by the pods' UIDs.
+    networks: Mutex<BTreeMap<String, Arc<OnceCell<Network>>>>,
 }
+
+/// The machine's programs that pods are made with, by their paths: what a container has in its `PATH` is its own affair.
+#[derive(Debug)]
+struct Tools {
+    bwrap: String,
+    nsenter: String,
+    /// Needed only by who connects to a pod's ports.
+    perl: Option<String>,
+}
+
+/// The network of a pod. It goes when this is dropped, once the pod's containers have ended.
+#[derive(Debug)]
+struct Network {
+    /// The machine's number of the process that keeps it.
+    keeper: u32,
+    /// Held: dropping it kills the keeper.
+    _child: Child,
+}
+
+impl Network {
+    async fn start(tools: &Tools) -> Result<Self, String> {
+        let mut call = Command::new(&tools.bwrap);
+        call.args(["--unshare-user", "--unshare-net", "--uid", "0", "--gid", "0", "--die-with-parent"]);
+        call.args(["--ro-bind", "/", "/", "--", "sh", "-c", "echo $$; exec sleep infinity"]);
+        call.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).kill_on_drop(true);
+        let failed = |error: &dyn std::fmt::Display| format!("cannot make the pod's network: {error}");
+        let mut child = call.spawn().map_err(|error| failed(&error))?;
+        let stdout = child.stdout.take().ok_or_else(|| failed(&"it has no output"))?;
+        let line = BufReader::new(stdout).lines().next_line().await.map_err(|error| failed(&error))?;
+        let keeper = line.unwrap_or_default().trim().parse().map_err(|_| failed(&"bwrap has ended"))?;
+        Ok(Self { keeper, _child: child })
+    }
+
+    /// A call of `nsenter` into the network, and nothing else of the pod.
+    fn enter(&self, tools: &Tools) -> Command {
+        let mut call = Command::new(&tools.nsenter);
+        // By its capabilities and not by a change of user, which who is not root may not ask for.
+        call.args(["--target", &self.keeper.to_string(), "--user", "--net", "--preserve-credentials", "--"]);
+        call
+    }
+}
+
+/// Connects to a port of 127.0.0.1 or ::1, says so with a line (`+`, or `-` and why not), and carries bytes both ways; the end
+/// of the input is passed on, and the end of the connection is the program's.
+const CONNECT: &str = r#"
+use Socket qw(:DEFAULT inet_pton);
+my $port = shift;
+my $up = socket(S, PF_INET, SOCK_STREAM, 0) && connect(S, pack_sockaddr_in($port, INADDR_LOOPBACK));
+my $why = "\l$!";
+$up ||= socket(S, PF_INET6, SOCK_STREAM, 0) && connect(S, pack_sockaddr_in6($port, inet_pton(PF_INET6, "::1")));
+$| = 1;
+print $up ? "+
+" : "-$why
+";
+exit unless $up;
+sub carry {
+    my ($from, $to) = @_;
+    while (sysread($from, my $text, 65536)) {
+        for (my $done = 0; $done < length $text;) {
+            $done += syswrite($to, $text, length($text) - $done, $done) // return;
+        }
+    }
+}
+my $other = fork;
+if (!$other) {
+    carry(*STDIN, *S);
+    shutdown(S, 1);
+    exit;
+}
+carry(*S, *STDOUT);
+kill KILL => $other;
+"#;
 
 /// A container whose programs are real; clones are the same one.
 #[derive(Clone, Debug)]
@@ -53,10 +131,12 @@ pub(super) struct Container {
     sandbox: Arc<Vec<String>>,
     env: Arc<BTreeMap<String, String>>,
     cwd: String,
-    /// The machine's number of the container's first process; known once it runs.
-    first: Arc<watch::Sender<Option<u32>>>,
+    /// The container's first process.
+    first: Arc<watch::Sender<First>>,
     /// How many commands were called: tells their terminals apart.
     calls: Arc<AtomicU64>,
+    network: Arc<OnceCell<Network>>,
+    tools: Arc<Tools>,
     tasks: TaskTracker,
 }
 
@@ -66,7 +146,11 @@ impl RealRuntime {
     /// # Errors
     /// What is missing, and what to do.
     pub fn check(&self) -> Result<(), String> {
-        self.0.checked.get_or_init(check).clone()
+        self.tools().map(drop)
+    }
+
+    fn tools(&self) -> Result<Arc<Tools>, String> {
+        self.0.tools.get_or_init(|| Tools::find().map(Arc::new)).clone()
     }
 
     fn root(&self) -> Result<&Path, String> {
@@ -81,14 +165,19 @@ impl RealRuntime {
         Ok(self.root()?.join("claims").join(namespace).join(name))
     }
 
-    pub(super) fn container(
+    pub(super) async fn container(
         &self,
         pod: &Object,
         spec: &Value,
         env: BTreeMap<String, String>,
         tasks: &TaskTracker,
     ) -> Result<Container, String> {
-        self.check()?;
+        let tools = self.tools()?;
+        let network = {
+            let mut networks = self.0.networks.lock().expect("no panic under this lock");
+            networks.entry(pod.uid().to_owned()).or_default().clone()
+        };
+        network.get_or_try_init(|| Network::start(&tools)).await?;
         let base = self.root()?.join("pods").join(pod.uid());
         let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
         // What belongs to the container alone, and what its pod shares.
@@ -117,13 +206,14 @@ impl RealRuntime {
         }
         binds.sort_by_key(|(_, path, _)| path.len()); // what lies in another mount comes after it
         let mut sandbox: Vec<String> = [
-            "--unshare-all",
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+            "--cap-drop",
+            "ALL",
             "--die-with-parent",
             "--new-session",
-            "--uid",
-            "0",
-            "--gid",
-            "0",
             "--ro-bind",
             "/usr",
             "/usr",
@@ -170,14 +260,17 @@ impl RealRuntime {
             sandbox: Arc::new(sandbox),
             env: Arc::new(env),
             cwd,
-            first: Arc::new(watch::channel(None).0),
+            first: Arc::new(watch::channel(First::Starting).0),
             calls: Arc::default(),
+            network,
+            tools,
             tasks: tasks.clone(),
         })
     }
 
     /// Removes what a pod leaves behind.
     pub(super) fn remove_pod(&self, uid: &str) {
+        self.0.networks.lock().expect("no panic under this lock").remove(uid);
         if let Ok(root) = self.root() {
             remove(&root.join("pods").join(uid));
         }
@@ -200,31 +293,63 @@ fn remove(directory: &Path) {
     }
 }
 
-fn check() -> Result<(), String> {
-    let works = |program: &str, arguments: &[&str]| {
-        let status = std::process::Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        status.is_ok_and(|status| status.success())
-    };
-    for (program, package) in
-        [("bwrap", "bubblewrap"), ("nsenter", "util-linux"), ("script", "util-linux"), ("kill", "procps")]
-    {
-        if !works("sh", &["-c", &format!("command -v {program}")]) {
-            return Err(format!("real processes need {program}, which is not on this machine: install {package}"));
+impl Tools {
+    fn find() -> Result<Self, String> {
+        let quiet = |program: &str, arguments: &[&str]| {
+            let mut call = std::process::Command::new(program);
+            call.args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
+            call
+        };
+        let path = |program: &str| {
+            let found = quiet("sh", &["-c", &format!("command -v {program}")]).output().ok()?;
+            let path = String::from_utf8(found.stdout).ok()?.trim().to_owned();
+            (!path.is_empty()).then_some(path)
+        };
+        let needed = |program: &str, package: &str| {
+            path(program).ok_or_else(|| {
+                format!("real processes need {program}, which is not on this machine: install {package}")
+            })
+        };
+        let tools = Self {
+            bwrap: needed("bwrap", "bubblewrap")?,
+            nsenter: needed("nsenter", "util-linux")?,
+            perl: path("perl"),
+        };
+        needed("script", "util-linux")?;
+        needed("kill", "procps")?;
+        let arguments = ["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"];
+        let works = quiet(&tools.bwrap, &arguments).stdout(Stdio::null()).status();
+        if works.is_ok_and(|status| status.success()) {
+            return Ok(tools);
         }
+        Err("real processes need user namespaces, and bwrap cannot make one here: allow them \
+             (sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0)"
+            .into())
     }
-    if !works("bwrap", &["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]) {
-        return Err("real processes need user namespaces, and bwrap cannot make one here: allow them \
-                    (sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0)"
-            .into());
-    }
-    Ok(())
 }
 
+/// A container's first process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// It is about to be there.
+    Starting,
+    /// The machine's number of it.
+    Runs(u32),
+    /// It was there, or never came.
+    Ended,
+}
+
+impl First {
+    fn runs(self) -> Option<u32> {
+        match self {
+            Self::Runs(pid) => Some(pid),
+            Self::Starting | Self::Ended => None,
+        }
+    }
+}
+
+/// How long a command waits for the container's first process.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long output is waited for after a program has ended: something else may hold its pipe.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -235,11 +360,12 @@ impl Container {
         // An image's own program is not here: something has to keep the container.
         let command = if command.is_empty() { vec!["sleep".into(), "infinity".into()] } else { command };
         spawn(&self.tasks, wanted, |ends| async move {
-            let mut call = Command::new("bwrap");
-            call.args(this.sandbox.iter()).args(["--chdir", &this.cwd, "--"]);
+            let Some(network) = this.network.get() else { return fail(ends, "the pod's network is gone\n").await };
+            let mut call = network.enter(&this.tools);
+            call.arg(&this.tools.bwrap).args(this.sandbox.iter()).args(["--chdir", &this.cwd, "--"]);
             call.args(on_terminal(command, ends.tty, "main"));
             let exit = this.run(call, ends, true, "main").await;
-            this.first.send_replace(None);
+            this.first.send_replace(First::Ended);
             exit
         })
     }
@@ -248,7 +374,7 @@ impl Container {
     pub(super) fn exec(&self, command: Vec<String>, wanted: Wanted) -> Process {
         let this = self.clone();
         spawn(&self.tasks, wanted, |ends| async move {
-            let Some(first) = *this.first.borrow() else {
+            let Some(first) = this.first().await else {
                 return fail(ends, "the container's first process is gone\n").await;
             };
             let serial = this.calls.fetch_add(1, Ordering::Relaxed).to_string();
@@ -259,12 +385,56 @@ impl Container {
         })
     }
 
+    /// The container's first process; `None` if it has ended, or does not come. A container counts as running from the
+    /// call that starts it, and its process comes some milliseconds later.
+    async fn first(&self) -> Option<u32> {
+        let mut first = self.first.subscribe();
+        let known = first.wait_for(|first| *first != First::Starting);
+        match *tokio::time::timeout(PATIENCE, known).await.ok()?.ok()? {
+            First::Runs(pid) => Some(pid),
+            First::Starting | First::Ended => None,
+        }
+    }
+
     /// A call of `nsenter` into the container.
     fn enter(&self, first: u32) -> Command {
-        let mut call = Command::new("nsenter");
+        let mut call = Command::new(&self.tools.nsenter);
         call.args(["--target", &first.to_string()]);
-        call.args(["--user", "--mount", "--pid", "--net", "--ipc", "--uts", "--setuid", "0", "--setgid", "0", "--"]);
+        call.args(["--user", "--mount", "--pid", "--net", "--ipc", "--uts", "--preserve-credentials", "--"]);
         call
+    }
+
+    /// Connects to what listens on a port of the pod.
+    ///
+    /// # Errors
+    /// Why there is no connection, as the system call says it.
+    pub(super) async fn connect(&self, port: u16) -> Result<Process, String> {
+        let Some(perl) = self.tools.perl.clone() else {
+            return Err("connections to real processes need perl, which is not on this machine: install it".into());
+        };
+        let this = self.clone();
+        let wanted = Wanted { stdin: true, stdout: true, ..Wanted::default() };
+        let mut process = spawn(&self.tasks, wanted, |ends| async move {
+            let Some(network) = this.network.get() else { return fail(ends, "-no route to host\n").await };
+            let mut call = network.enter(&this.tools);
+            call.args([&perl, "-e", CONNECT, &port.to_string()]);
+            this.run(call, ends, false, "").await
+        });
+        let mut said = Vec::new();
+        if let Some(stdout) = &mut process.pipes.stdout {
+            // A byte at a time, so that what comes after the line stays.
+            while said.len() < 200 && said.last() != Some(&b'\n') {
+                match stdout.read_u8().await {
+                    Ok(byte) => said.push(byte),
+                    Err(_) => break,
+                }
+            }
+        }
+        match String::from_utf8_lossy(&said).trim_end().strip_prefix(['+', '-']) {
+            Some("") => Ok(process),
+            Some(why) => Err(format!("connect: {why}")),
+            None => Err("connect: the pod's network cannot be entered".into()),
+        }
     }
 
     async fn run(&self, mut call: Command, ends: Ends, main: bool, serial: &str) -> Exit {
@@ -327,12 +497,12 @@ impl Container {
 
     /// Finds the container's first process: the only child of bubblewrap.
     async fn find_first(&self, pid: u32) {
-        for _ in 0..500 {
+        for _ in 0..2500 {
             // The namespaces are whole once the first process has children of its own, or runs the program itself.
             if let Some(first) = children(pid).first().copied()
                 && !children(first).is_empty()
             {
-                self.first.send_replace(Some(first));
+                self.first.send_replace(First::Runs(first));
                 return;
             }
             if !Path::new(&format!("/proc/{pid}")).exists() {
@@ -350,7 +520,7 @@ impl Container {
         };
         if main && signal != Signal::Kill {
             // For the program, not for bubblewrap, whose end would end everything.
-            let first = *self.first.borrow();
+            let first = self.first.borrow().runs();
             for program in first.map(children).unwrap_or_default() {
                 kill(name, &program.to_string()).await;
             }
@@ -360,7 +530,7 @@ impl Container {
     }
 
     async fn resize(&self, size: Size, serial: &str) {
-        let Some(first) = *self.first.borrow() else { return };
+        let Some(first) = self.first.borrow().runs() else { return };
         let mut call = self.enter(first);
         let script = format!(
             "for i in 1 2 3 4 5 6 7 8 9; do [ -s /tmp/.tty-{serial} ] && break; sleep 0.05; done; \
@@ -469,10 +639,10 @@ mod tests {
             ("A".to_owned(), "b".to_owned()),
             ("HOME".to_owned(), "/root".to_owned()),
         ]);
-        let container = real.container(&pod(), &spec, env.clone(), &tasks).unwrap();
+        let container = real.container(&pod(), &spec, env.clone(), &tasks).await.unwrap();
         let main = container.start(vec!["sleep".into(), "12345".into()], Wanted::default());
         let mut first = container.first.subscribe();
-        first.wait_for(Option::is_some).await.unwrap();
+        first.wait_for(|first| first.runs().is_some()).await.unwrap();
 
         assert_eq!(sh(&container, "pwd; echo $A; echo kept > f; exit 3", false).await, ("/workspace\nb\n".into(), 3));
         assert_eq!(
@@ -507,17 +677,57 @@ mod tests {
             return;
         }
         let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
-        let container = real.container(&pod(), &json!({ "name": "main" }), env, &TaskTracker::new()).unwrap();
+        let container = real.container(&pod(), &json!({ "name": "main" }), env, &TaskTracker::new()).await.unwrap();
         let text = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done";
         let wanted = Wanted { stdout: true, ..Wanted::default() };
         let mut main = container.start(vec!["sh".into(), "-c".into(), text.into()], wanted);
         let mut stdout = main.pipes.stdout.take().unwrap();
         let mut up = [0; 3];
         stdout.read_exact(&mut up).await.unwrap();
-        container.first.subscribe().wait_for(Option::is_some).await.unwrap();
+        container.first.subscribe().wait_for(|first| first.runs().is_some()).await.unwrap();
         main.control.signal(Signal::Terminate);
         let mut rest = String::new();
         stdout.read_to_string(&mut rest).await.unwrap();
         assert_eq!((rest.as_str(), main.control.wait().await.code), ("bye\n", 7));
+    }
+
+    #[tokio::test]
+    async fn what_listens_in_a_container_is_reached_in_its_pod_and_nowhere_else() {
+        let real = RealRuntime::default();
+        if let Err(missing) = real.check() {
+            eprintln!("skipped: {missing}");
+            return;
+        }
+        let tasks = TaskTracker::new();
+        let env = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
+        let spec = json!({ "name": "server" });
+        let container = real.container(&pod(), &spec, env.clone(), &tasks).await.unwrap();
+        let server = "use IO::Socket::INET; $| = 1;
+            my $door = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 8080, Listen => 5) or die;
+            print qq(up\n);
+            while (my $guest = $door->accept) { my @all = <$guest>; print $guest uc $_ for @all; close $guest }";
+        let wanted = Wanted { stdout: true, ..Wanted::default() };
+        let mut main = container.start(vec!["perl".into(), "-e".into(), server.into()], wanted);
+        let mut up = [0; 3];
+        main.pipes.stdout.as_mut().unwrap().read_exact(&mut up).await.unwrap();
+
+        // From another container of the pod, too; the answer comes when the question has ended.
+        let other = real.container(&pod(), &json!({ "name": "other" }), env.clone(), &tasks).await.unwrap();
+        for container in [&container, &other] {
+            let mut guest = container.connect(8080).await.unwrap();
+            let mut stdin = guest.pipes.stdin.take().unwrap();
+            stdin.write_all(b"hello\n").await.unwrap();
+            drop(stdin);
+            assert_eq!(output(&mut guest).await.0, "HELLO\n");
+        }
+        assert_eq!(container.connect(8081).await.unwrap_err(), "connect: connection refused");
+        let mut elsewhere = pod();
+        elsewhere.metadata_mut().insert("uid".into(), "u2".into());
+        let elsewhere = real.container(&elsewhere, &spec, env, &tasks).await.unwrap();
+        assert_eq!(elsewhere.connect(8080).await.unwrap_err(), "connect: connection refused");
+        main.control.signal(Signal::Kill);
+        main.control.wait().await;
+        real.remove_pod("u1");
+        real.remove_pod("u2");
     }
 }

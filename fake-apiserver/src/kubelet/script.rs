@@ -34,6 +34,10 @@ pub struct Script {
     pub log: Vec<LogLine>,
     /// What its commands answer when they are called by exec; first match wins.
     pub exec: Vec<ExecRule>,
+    /// What answers on its ports: a command for each, called for every connection, with the connection as its input and
+    /// output. Where nothing is named, connections are refused.
+    #[serde(deserialize_with = "ports")]
+    pub ports: BTreeMap<u16, Vec<String>>,
     /// Which of its probes (`startup`, `readiness`, `liveness`) fail, and when.
     pub probes: BTreeMap<String, Failing>,
     /// Scripts of single containers, by name; they replace this one.
@@ -176,11 +180,26 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
+impl OneOrMany {
+    fn words(self) -> Vec<String> {
+        match self {
+            Self::One(text) => text.split_whitespace().map(str::to_owned).collect(),
+            Self::Many(words) => words,
+        }
+    }
+}
+
 fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(match OneOrMany::deserialize(deserializer)? {
-        OneOrMany::One(text) => text.split_whitespace().map(str::to_owned).collect(),
-        OneOrMany::Many(words) => words,
-    })
+    OneOrMany::deserialize(deserializer).map(OneOrMany::words)
+}
+
+fn ports<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<u16, Vec<String>>, D::Error> {
+    let all = BTreeMap::<String, OneOrMany>::deserialize(deserializer)?;
+    let port = |(port, command): (String, OneOrMany)| match port.parse::<u16>() {
+        Ok(number @ 1..) => Ok((number, command.words())),
+        _ => Err(de::Error::custom(format!("{port:?} is no port; write a number from 1 to 65535"))),
+    };
+    all.into_iter().map(port).collect()
 }
 
 impl<'de> Deserialize<'de> for LogLine {
@@ -229,9 +248,17 @@ mod tests {
     }
 
     #[test]
+    fn ports_are_numbers_in_yaml_and_texts_in_json() {
+        let ports = Script::parse("ports: {80: cat, 8080: [sh, -c, echo hi]}").unwrap().ports;
+        assert_eq!(ports, Script::parse(r#"{"ports": {"80": "cat", "8080": ["sh", "-c", "echo hi"]}}"#).unwrap().ports);
+        assert_eq!(ports[&8080], ["sh", "-c", "echo hi"]);
+    }
+
+    #[test]
     fn a_misspelt_script_is_refused() {
         assert!(Script::parse("runs: 3s").unwrap_err().contains("runs"));
         assert!(Script::parse("run: soon").unwrap_err().contains("soon"));
+        assert!(Script::parse("ports: {http: cat}").unwrap_err().contains("\"http\" is no port"));
     }
 
     #[rstest]

@@ -39,7 +39,12 @@ pub(super) struct Setup {
 impl Scripted {
     pub(super) fn new(script: Script, setup: Setup, clock: &Clock, tasks: &TaskTracker) -> Self {
         let unknown = setup.unknown;
-        let host = Host { clock: clock.clone(), hostname: setup.hostname, rules: script.exec.clone() };
+        let host = Host {
+            clock: clock.clone(),
+            hostname: setup.hostname,
+            rules: script.exec.clone(),
+            numbers: Default::default(),
+        };
         let shell = Shell::new(Arc::new(host), setup.fs, setup.env, &setup.cwd, Unknown::NotFound);
         Self { script: Arc::new(script), shell, unknown, clock: clock.clone(), tasks: tasks.clone() }
     }
@@ -54,6 +59,17 @@ impl Scripted {
     pub(super) fn exec(&self, command: Vec<String>, wanted: Wanted) -> Process {
         let this = self.clone();
         spawn(&self.tasks, wanted, |ends| this.called(command, ends))
+    }
+
+    /// Whether the script says what answers on ports.
+    pub(super) fn listens(&self) -> bool {
+        !self.script.ports.is_empty()
+    }
+
+    /// Connects to a port, which the script may have a command for.
+    pub(super) fn connect(&self, port: u16) -> Option<Process> {
+        let command = self.script.ports.get(&port)?;
+        Some(self.exec(command.clone(), Wanted { stdin: true, stdout: true, ..Wanted::default() }))
     }
 
     async fn main(self, command: Vec<String>, ends: Ends) -> Exit {

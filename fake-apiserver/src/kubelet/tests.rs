@@ -1,5 +1,7 @@
 //! The kubelet against a registry, on virtual time.
 
+mod handlers;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -13,13 +13,14 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Inner, RuntimeKind,
     api::{core, retry_delay},
-    container::{Instance, Runtime, Streams},
+    container::{Instance, REFUSED, Runtime, Streams},
     environment,
     events::Happened,
+    handler::{Handler, Patient},
     logs::LogBuffer,
     phase::{self, Action, Facts, Plan, State},
     probes::{Finding, Probe, Probed, Purpose},
-    process::{Control, Exit, Signal},
+    process::{Exit, Process, Signal},
     script::Script,
     scripted::{Scripted, Setup},
     shell::Unknown,
@@ -33,10 +34,41 @@ use crate::{
 /// `backOffPeriod`).
 const CONFIG_RETRY: Duration = Duration::from_secs(10);
 
+/// What a container has at least between the request to end and its end (`minimumGracePeriodInSeconds`).
+const LAST_GRACE: Duration = Duration::from_secs(2);
+
 /// What others may ask about a pod while its worker runs it.
 #[derive(Default)]
 pub(super) struct Running {
     pub(super) containers: Mutex<BTreeMap<String, Slot>>,
+}
+
+impl Running {
+    /// Whether something in the pod may listen on ports; what would be asked over its network answers well otherwise.
+    pub(super) fn listens(&self) -> bool {
+        let containers = self.containers.lock().expect("no panic under this lock");
+        containers.values().any(|slot| slot.instance.as_ref().is_some_and(|instance| instance.listens))
+    }
+
+    /// Connects to what listens on a port of the pod.
+    ///
+    /// # Errors
+    /// Why there is no connection, as the system call would say it.
+    pub(super) async fn connect(&self, port: u16) -> Result<Process, String> {
+        let live: Vec<Instance> = {
+            let containers = self.containers.lock().expect("no panic under this lock");
+            let live = containers.values().filter_map(|slot| slot.instance.clone());
+            live.filter(|instance| instance.control.ended().is_none()).collect()
+        };
+        let mut refused = REFUSED.to_owned();
+        for instance in live {
+            match instance.connect(port).await {
+                Ok(process) => return Ok(process),
+                Err(reason) => refused = reason,
+            }
+        }
+        Err(refused)
+    }
 }
 
 /// A container's runs: the last one and the log of the one before.
@@ -61,6 +93,8 @@ pub(super) struct Worker {
     /// When what still runs is killed, once stopping has begun.
     kill_at: Option<Timestamp>,
     killed: bool,
+    /// Containers that end in their own time: first their hook, then the request.
+    hooked: BTreeSet<String>,
     volumes: environment::Volumes,
     failures: u32,
 }
@@ -107,6 +141,7 @@ impl Worker {
             findings: mpsc::unbounded_channel(),
             kill_at: None,
             killed: false,
+            hooked: BTreeSet::new(),
             volumes: environment::Volumes::default(),
             failures: 0,
         };
@@ -151,6 +186,7 @@ impl Worker {
             () = stop.cancelled() => {}
             () = self.drive() => {}
         }
+        self.hooked.clear();
         self.signal_all(Signal::Kill);
         let instances: Vec<Instance> = {
             let containers = self.running.containers.lock().expect("no panic under this lock");
@@ -262,17 +298,75 @@ impl Worker {
         }
     }
 
-    /// Asks one container to end, and kills it when its time is over.
+    /// Asks one container to end, and kills it when its time is over: `killContainer` in
+    /// `pkg/kubelet/kuberuntime/kuberuntime_container.go`.
     fn end_container(&self, name: &str, grace: Duration) {
-        let Some(control) = self.instance(name).map(|instance| instance.control) else { return };
-        let clock = self.clock().clone();
+        let Some(patient) = self.patient(name) else { return };
+        let hook = self.hook(name, "preStop");
+        let (kubelet, pod, name) = (self.kubelet.clone(), self.pod.clone(), name.to_owned());
         self.kubelet.tasks.spawn(async move {
-            let control: Control = control;
+            let (clock, control) = (&patient.clock, &patient.instance.control);
+            let begun = clock.now();
+            if let Some(hook) = hook.filter(|_| !grace.is_zero()) {
+                let mut failed = false;
+                let run = async { failed = hook.run(&patient, None, false).await.is_err() };
+                let run = async {
+                    tokio::select! {
+                        biased;
+                        _ = control.wait() => {}
+                        () = run => {}
+                    }
+                };
+                let in_time = clock.timeout(grace, run).await.is_some();
+                // What it said may hold secrets, and is not told.
+                if in_time && failed {
+                    record(&kubelet, &pod, true, "FailedPreStopHook", "PreStopHook failed", &name).await;
+                }
+            }
+            let passed = Duration::try_from(clock.now().duration_since(begun)).unwrap_or_default();
+            let left = match grace.is_zero() {
+                true => grace,
+                false => grace.saturating_sub(passed).max(LAST_GRACE),
+            };
             control.signal(Signal::Terminate);
-            if clock.timeout(grace, control.wait()).await.is_none() {
+            if clock.timeout(left, control.wait()).await.is_none() {
                 control.signal(Signal::Kill);
             }
         });
+    }
+
+    /// A container's lifecycle hook.
+    fn hook(&self, name: &str, which: &str) -> Option<Handler> {
+        let spec = self.spec(name)?;
+        Handler::of(spec.get("lifecycle")?.get(which)?, spec)
+    }
+
+    /// Runs the hook that follows a container's start; `false` if the container has to go. A deletion of the pod and the
+    /// container's own end are not waited for.
+    async fn post_start(&self, name: &str) -> bool {
+        let (Some(hook), Some(patient)) = (self.hook(name, "postStart"), self.patient(name)) else { return true };
+        let mut news = self.news.clone();
+        let deleted = async {
+            while news.changed().await.is_ok() {
+                if news.borrow_and_update().as_ref().is_none_or(|pod| pod.is_deleting()) {
+                    return;
+                }
+            }
+        };
+        let well = tokio::select! {
+            biased;
+            _ = patient.instance.control.wait() => return true,
+            () = deleted => return true,
+            done = hook.run(&patient, None, false) => done.is_ok(),
+        };
+        if !well {
+            // What it said may hold secrets, and is not told.
+            self.event(true, "FailedPostStartHook", "PostStartHook failed", name).await;
+            self.event(false, "Killing", "FailedPostStartHook", name).await;
+            let own = self.pod.at(&["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_u64);
+            self.end_container(name, Duration::from_secs(own.unwrap_or(30)));
+        }
+        well
     }
 
     fn instance(&self, name: &str) -> Option<Instance> {
@@ -280,14 +374,25 @@ impl Worker {
         containers.get(name)?.instance.clone()
     }
 
+    /// A container as probes and hooks see it.
+    fn patient(&self, name: &str) -> Option<Patient> {
+        Some(Patient {
+            instance: self.instance(name)?,
+            pod: self.running.clone(),
+            ip: self.facts.ip.clone().unwrap_or_default(),
+            clock: self.clock().clone(),
+            tasks: self.kubelet.tasks.clone(),
+        })
+    }
+
     /// Starts a container's probes for these purposes.
     fn probe(&self, name: &str, id: &str, purposes: &[Purpose]) {
-        let (Some(spec), Some(instance)) = (self.spec(name), self.instance(name)) else { return };
+        let (Some(spec), Some(patient)) = (self.spec(name), self.patient(name)) else { return };
         let script = self.scripts.get(name).cloned().unwrap_or_default();
         for purpose in purposes {
             if let Some(probe) = Probe::of(spec, *purpose, &script) {
-                let (name, id, clock) = (name.to_owned(), id.to_owned(), self.clock().clone());
-                self.kubelet.tasks.spawn(probe.run(name, id, instance.clone(), clock, self.findings.0.clone()));
+                let (name, id) = (name.to_owned(), id.to_owned());
+                self.kubelet.tasks.spawn(probe.run(name, id, patient.clone(), self.findings.0.clone()));
             }
         }
     }
@@ -299,6 +404,7 @@ impl Worker {
             self.take_end(&end);
         }
         self.facts.blocked = !self.kubelet.has_claims(&self.pod);
+        self.ask_for_images();
         loop {
             let now = self.clock().now();
             let startup = self.kubelet.settings.startup;
@@ -331,6 +437,24 @@ impl Worker {
         }
     }
 
+    /// Asks the rules about the images that are to be pulled now.
+    fn ask_for_images(&mut self) {
+        let Some(rules) = self.kubelet.node_api.rules() else { return };
+        let now = self.kubelet.clock().now();
+        for (name, plan) in &mut self.plans {
+            let pulls = self.facts.containers.get(name).is_some_and(|container| match &container.state {
+                State::Fresh => plan.pull.is_zero() && plan.start.is_zero(),
+                State::Waiting { reason, until, .. } => *until <= now && phase::is_pull(reason),
+                _ => false,
+            });
+            if pulls {
+                let image = spec_of(&self.pod, name).and_then(|spec| spec.get("image")?.as_str()).unwrap_or_default();
+                let scripted = self.scripts.get(name).and_then(|script| script.pull_error.clone());
+                plan.pull_error = rules.pull(self.pod.namespace(), self.pod.name(), image).or(scripted);
+            }
+        }
+    }
+
     fn gone(&self) -> bool {
         self.news.borrow().is_none()
     }
@@ -348,11 +472,20 @@ impl Worker {
                 for name in self.live() {
                     let message = format!("Stopping container {name}");
                     self.event(false, "Killing", &message, &name).await;
+                    if !grace.is_zero() && self.hook(&name, "preStop").is_some() {
+                        self.end_container(&name, grace);
+                        self.hooked.insert(name);
+                    }
                 }
                 self.signal_all(Signal::Terminate);
             }
             // A second deletion may shorten the time, never lengthen it.
-            Some(at) => self.kill_at = Some(at.min(deadline)),
+            Some(at) => {
+                if deadline < at {
+                    self.hooked.clear();
+                }
+                self.kill_at = Some(at.min(deadline));
+            }
         }
         let at = self.kill_at.unwrap_or(deadline);
         if now >= at && !self.killed {
@@ -368,8 +501,8 @@ impl Worker {
     }
 
     fn signal_all(&self, signal: Signal) {
-        for slot in self.running.containers.lock().expect("no panic under this lock").values() {
-            if let Some(instance) = &slot.instance {
+        for (name, slot) in self.running.containers.lock().expect("no panic under this lock").iter() {
+            if let Some(instance) = slot.instance.as_ref().filter(|_| !self.hooked.contains(name)) {
                 instance.control.signal(signal);
             }
         }
@@ -434,10 +567,7 @@ impl Worker {
     }
 
     fn spec(&self, name: &str) -> Option<&Value> {
-        ["containers", "initContainers", "ephemeralContainers"].into_iter().find_map(|field| {
-            let containers = self.pod.at(&["spec", field])?.as_array()?;
-            containers.iter().find(|container| container.get("name").and_then(Value::as_str) == Some(name))
-        })
+        spec_of(&self.pod, name)
     }
 
     /// Whether a container is there to do something and end: an init container that is no sidecar.
@@ -454,18 +584,7 @@ impl Worker {
     }
 
     async fn event(&self, warning: bool, reason: &str, message: &str, container: &str) {
-        if !self.kubelet.settings.events {
-            return;
-        }
-        let of = |field: &&str| {
-            self.pod.at(&["spec", field]).and_then(Value::as_array).is_some_and(|containers| {
-                containers.iter().any(|spec| spec.get("name").and_then(Value::as_str) == Some(container))
-            })
-        };
-        let list = ["initContainers", "ephemeralContainers"].into_iter().find(of).unwrap_or("containers");
-        let field = if container.is_empty() { String::new() } else { format!("spec.{list}{{{container}}}") };
-        let happened = Happened { warning, reason, message, field, action: "" };
-        self.kubelet.node_events.write(&self.pod, happened).await;
+        record(&self.kubelet, &self.pod, warning, reason, message, container).await;
     }
 
     /// Starts a container.
@@ -521,7 +640,7 @@ impl Worker {
                 let setup = Setup { hostname: environment::hostname(&self.pod), env, cwd, fs, unknown };
                 Runtime::Scripted(Box::new(Scripted::new(script, setup, self.clock(), &self.kubelet.tasks)))
             }
-            RuntimeKind::Real(real) => match real.container(&self.pod, &spec, env, &self.kubelet.tasks) {
+            RuntimeKind::Real(real) => match real.container(&self.pod, &spec, env, &self.kubelet.tasks).await {
                 Ok(container) => Runtime::Real(container),
                 Err(message) => {
                     self.event(true, "Failed", &format!("Error: {message}"), name).await;
@@ -549,16 +668,19 @@ impl Worker {
             container.started = !has(Purpose::Startup);
             container.ready = !has(Purpose::Readiness);
         }
-        match Probe::of(&spec, Purpose::Startup, &Script::default()) {
-            Some(_) => self.probe(name, &id, &[Purpose::Startup]),
-            None => self.probe(name, &id, &Purpose::ALL),
-        }
-        let (sender, name_sent) = (self.ends.0.clone(), name.to_owned());
+        let (sender, name_sent, id_sent) = (self.ends.0.clone(), name.to_owned(), id.clone());
         self.kubelet.tasks.spawn(async move {
             let exit = control.wait().await;
-            let _ = sender.send(End { name: name_sent, id, exit }); // the worker is gone: nobody asks
+            let _ = sender.send(End { name: name_sent, id: id_sent, exit }); // the worker is gone: nobody asks
         });
         self.event(false, "Started", "Container started", name).await;
+        // Until its hook is through, the container does not count as running, and those after it wait.
+        if self.post_start(name).await {
+            match Probe::of(&spec, Purpose::Startup, &Script::default()) {
+                Some(_) => self.probe(name, &id, &[Purpose::Startup]),
+                None => self.probe(name, &id, &Purpose::ALL),
+            }
+        }
         Ok(())
     }
 
@@ -574,6 +696,30 @@ impl Worker {
         self.take_news(written);
         Ok(())
     }
+}
+
+/// A container as its pod's spec has it.
+fn spec_of<'a>(pod: &'a Object, name: &str) -> Option<&'a Value> {
+    ["containers", "initContainers", "ephemeralContainers"].into_iter().find_map(|field| {
+        let containers = pod.at(&["spec", field])?.as_array()?;
+        containers.iter().find(|container| container.get("name").and_then(Value::as_str) == Some(name))
+    })
+}
+
+/// Writes an event about a pod, or about one of its containers.
+async fn record(kubelet: &Inner, pod: &Stored, warning: bool, reason: &str, message: &str, container: &str) {
+    if !kubelet.settings.events {
+        return;
+    }
+    let of = |field: &&str| {
+        pod.at(&["spec", field]).and_then(Value::as_array).is_some_and(|containers| {
+            containers.iter().any(|spec| spec.get("name").and_then(Value::as_str) == Some(container))
+        })
+    };
+    let list = ["initContainers", "ephemeralContainers"].into_iter().find(of).unwrap_or("containers");
+    let field = if container.is_empty() { String::new() } else { format!("spec.{list}{{{container}}}") };
+    let happened = Happened { warning, reason, message, field, action: "" };
+    kubelet.node_events.write(pod, happened).await;
 }
 
 /// Whether a status says anything that the pod's does not.

@@ -48,6 +48,7 @@ fn first_objects() -> Vec<(Gvr, Object)> {
             applied.set("rules", json!(rules));
             made = fields::apply(Some(&made), &applied, resource.schema(), &writer(GATHERER), true)?;
         }
+        made.pack();
         Ok::<_, Status>((resource.gvr.clone(), made))
     };
     objects.iter().map(|object| own(object).expect("the first roles are well-formed")).collect()
@@ -161,6 +162,7 @@ impl Registry {
         let now = self.clock().now_text();
         for (gvr, object) in FIRST.iter() {
             let mut object = object.clone();
+            object.unpack();
             let metadata = object.metadata_mut();
             metadata.insert("uid".into(), self.ids().uid().into());
             metadata.insert("creationTimestamp".into(), now.clone().into());

@@ -8,10 +8,8 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{
-    base::{Converter, Gvr},
-    schema::Schema,
-};
+use super::convert::{Conversion, Readable};
+use crate::{base::Gvr, schema::Schema};
 
 /// One resource in one version: what a path's `group/version/plural` leads to.
 pub struct Resource {
@@ -89,8 +87,10 @@ pub struct Custom {
     pub definition: String,
     /// Version that objects are stored in.
     pub storage_version: String,
-    /// What converts between versions; `None` where only `apiVersion` changes.
-    pub converter: Option<Converter>,
+    /// Who converts between versions; `None` where only `apiVersion` changes.
+    pub(super) conversion: Option<Conversion>,
+    /// Whether the objects of this version could be read once.
+    pub(super) readable: Readable,
     /// Text of the Warning header, `""` if the version is not deprecated.
     pub warning: String,
     /// `specReplicasPath`, `statusReplicasPath` and `labelSelectorPath` of the scale subresource.

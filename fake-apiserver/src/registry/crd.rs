@@ -13,9 +13,10 @@ use serde_json::{Map, Value, json};
 use super::{
     Caller, DeleteOptions, Registry, Resource, Target,
     catalog::{Column, Custom, Group, Scale, SchemaSource, Subresource},
+    convert::{Conversion, Readable},
 };
 use crate::{
-    base::{Converter, Gvr, Object, Stored},
+    base::{Gvr, Object, Stored},
     fields::{self, Writer},
     kinds,
     schema::Schema,
@@ -205,8 +206,8 @@ fn serve(registry: &Registry, definition: &Object) {
             return;
         }
         let redefined = definition.generation() > 1;
-        let converter = registry.converter(&spec);
-        let resources = resources(definition.name(), &spec, redefined, converter);
+        let conversion = registry.conversion(&spec);
+        let resources = resources(definition.name(), &spec, redefined, conversion.as_ref());
         customs.by_name.insert(definition.name().into(), Served { spec, resources });
     }
     rebuild(registry);
@@ -263,7 +264,7 @@ fn strings(value: Option<&Value>) -> Vec<String> {
     list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn resources(definition: &str, spec: &Value, redefined: bool, converter: Option<Converter>) -> Vec<Arc<Resource>> {
+fn resources(definition: &str, spec: &Value, redefined: bool, conversion: Option<&Conversion>) -> Vec<Arc<Resource>> {
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let storage = versions.iter().find(|version| version["storage"] == true);
     let storage = storage.and_then(|version| version["name"].as_str()).unwrap_or_default();
@@ -271,7 +272,7 @@ fn resources(definition: &str, spec: &Value, redefined: bool, converter: Option<
     let of = |version| {
         let mut resource = resource(definition, spec, version, storage, redefined);
         if let Some(custom) = &mut resource.custom {
-            custom.converter = converter;
+            custom.conversion = conversion.cloned();
         }
         Arc::new(resource)
     };
@@ -300,12 +301,14 @@ fn resource(definition: &str, spec: &Value, version: &Value, storage: &str, rede
             Subresource { group: "autoscaling".into(), version: "v1".into(), kind: "Scale".into(), verbs: verbs() };
         subresources.insert("scale".to_owned(), scale);
     }
-    let schema = version["schema"]
-        .get("openAPIV3Schema")
-        .cloned()
-        .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}));
+    let schema = match &version["schema"]["openAPIV3Schema"] {
+        Value::String(text) => Schema::structural_text(text),
+        Value::Object(_) | Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {
+            Schema::structural(&json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}), "")
+        }
+    };
     // Validated when the definition was written.
-    let schema = Schema::structural(&schema, "").expect("an established definition has structural schemas");
+    let schema = schema.expect("an established definition has structural schemas");
     let warning = match (version["deprecated"].as_bool(), version["deprecationWarning"].as_str()) {
         (Some(true), Some(warning)) => warning.to_owned(),
         (Some(true), None) => format!("{}/{} {} is deprecated", group, gvr.version, text(&names["kind"])),
@@ -315,7 +318,8 @@ fn resource(definition: &str, spec: &Value, version: &Value, storage: &str, rede
     let custom = Custom {
         definition: definition.into(),
         storage_version: storage.into(),
-        converter: None,
+        conversion: None,
+        readable: Readable::default(),
         warning,
         scale,
         redefined,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Caller, DeleteOptions, Deleted, List, ListOptions, Registry, Resource, Target, convert, crd, hooks::Question, write,
+    Caller, DeleteOptions, Deleted, List, ListOptions, Registry, Resource, Target, crd, hooks::Question, write,
 };
 use crate::{
     admission::{self, Attributes, Operation},
@@ -60,7 +60,7 @@ impl Registry {
     ) -> Result<Deleted, Status> {
         for _ in 0..RETRIES {
             let live = self.0.store.get(&target.key()).1.ok_or_else(|| target.not_found())?;
-            let old = convert::view(&target.resource, &live.value)?; // what cannot be read cannot be deleted
+            let old = self.view(&target.resource, &live.value).await?; // what cannot be read cannot be deleted
             check_preconditions(target, &live, options)?;
             if let Some(name) = asked {
                 let question = Question { target, caller, operation: Operation::Delete, name, old: Some(old.object()) };
@@ -68,7 +68,11 @@ impl Registry {
                 self.guard(question, None).await?;
             }
             if let Some(deleted) = self.try_delete(target, caller, options, &live) {
-                return Ok(deleted);
+                let resource = &target.resource;
+                return Ok(match deleted {
+                    Deleted::Gone { last } => Deleted::Gone { last: self.view_of_deleted(resource, last).await },
+                    Deleted::Waiting(kept) => Deleted::Waiting(self.view_of_deleted(resource, kept).await),
+                });
             }
         }
         Err(write::modified(target))
@@ -86,7 +90,7 @@ impl Registry {
         })
     }
 
-    /// One try; `None` where another write came first.
+    /// One try, whose answer shows the object as it is stored; `None` where another write came first.
     pub(super) fn try_delete(
         &self,
         target: &Target,
@@ -104,7 +108,7 @@ impl Registry {
             return self.keep(target, caller, live, &object).map(Deleted::Waiting);
         }
         let grace = match self.grace(resource, &mut object, options) {
-            Grace::Pending => return Some(Deleted::Waiting(convert::view_of_deleted(resource, &live.value))),
+            Grace::Pending => return Some(Deleted::Waiting(live.value.clone())),
             Grace::None => None,
             Grace::Marked(seconds) => Some(seconds),
         };
@@ -134,17 +138,17 @@ impl Registry {
         if !caller.dry_run && !self.remove(target, &live, object.clone()) {
             return None;
         }
-        let last = convert::view_of_deleted(resource, &Arc::new(Stored::new(object)));
+        let last = Arc::new(Stored::new(object));
         let shown = SHOWN.contains(&&*resource.bucket);
         Some(if shown { Deleted::Waiting(last) } else { Deleted::Gone { last } })
     }
 
     fn keep(&self, target: &Target, caller: &Caller, live: &Entry, object: &Object) -> Option<Arc<Stored>> {
         if caller.dry_run || object == live.value.object() {
-            return Some(convert::view_of_deleted(&target.resource, &Arc::new(Stored::new(object.clone()))));
+            return Some(Arc::new(Stored::new(object.clone())));
         }
         let entry = self.put(target, Some(live.revision), object.clone()).ok()?;
-        Some(convert::view_of_deleted(&target.resource, &entry.value))
+        Some(entry.value)
     }
 
     /// Upstream's `BeforeDelete`.

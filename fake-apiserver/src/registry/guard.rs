@@ -4,7 +4,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Caller, Registry, Resource, convert, hooks::Question, reviews::user_info, subresource::scale_of, write};
+use super::{
+    Caller, Registry, Resource,
+    convert::{self, Convert},
+    hooks::Question,
+    reviews::user_info,
+    subresource::scale_of,
+    write,
+};
 use crate::{
     admission::{Address, Asked, Kept, Operation, Request, View, policies},
     base::{Object, Status, Stored, names},
@@ -31,17 +38,33 @@ impl Registry {
 
     async fn ask_all(&self, question: Question<'_>, object: Option<&Object>) -> Result<(), Status> {
         let mut warnings = Vec::new();
-        let verdict = self.with_asked(question, object, |asked, view| policies::validate(asked, view, &mut warnings));
+        let judge = |asked: Asked<'_>, view: View<'_>| {
+            warnings.clear();
+            policies::validate(asked, view, &mut warnings)
+        };
+        let verdict = self.with_asked(question, object, judge).await;
         warnings.into_iter().for_each(|warning| question.caller.warnings.add(warning));
         verdict?;
         self.ask_webhooks(question, object).await
     }
 
-    /// Calls what is to judge a request, with the request as policies and webhooks see it.
-    pub(super) fn with_asked<T>(
+    /// Calls what is to judge a request, with the request as policies and webhooks see it; more than once where a webhook
+    /// has to convert the object for them.
+    pub(super) async fn with_asked<T: Send>(
         &self,
         question: Question<'_>,
         object: Option<&Object>,
+        mut call: impl FnMut(Asked<'_>, View<'_>) -> Result<T, Status> + Send,
+    ) -> Result<T, Status> {
+        let step = |convert: &Convert<'_>| self.with_asked_by(question, object, convert, &mut call);
+        self.converting(&question.target.resource, step).await
+    }
+
+    fn with_asked_by<T>(
+        &self,
+        question: Question<'_>,
+        object: Option<&Object>,
+        by: &Convert<'_>,
         call: impl FnOnce(Asked<'_>, View<'_>) -> Result<T, Status>,
     ) -> Result<T, Status> {
         let Question { target, caller, operation, name, old } = question;
@@ -53,7 +76,7 @@ impl Registry {
         let convert = |object: &Object, address: &Address| -> Result<Object, Status> {
             match equivalents().find(|other| other.gvr == address.gvr) {
                 Some(other) if ["", "status"].contains(&target.subresource.as_str()) => {
-                    Ok(convert::view(other, &Arc::new(Stored::new(object.clone())))?.object().clone())
+                    Ok(convert::view(other, &Arc::new(Stored::new(object.clone())), by)?.object().clone())
                 }
                 Some(_) | None => Ok(object.clone()),
             }

@@ -9,7 +9,7 @@ use base64::Engine;
 use futures::future::{BoxFuture, join_all};
 use serde_json::Value;
 
-use super::{Caller, Registry, Target, convert, decode};
+use super::{Caller, Registry, Target, decode};
 use crate::{
     admission::{
         Operation,
@@ -85,7 +85,7 @@ impl Registry {
                     continue;
                 }
                 let Some(answer) = self.ask_hook(hook, question, Some(object)).await? else { continue };
-                let changed = self.apply(hook, &answer, question, object)?;
+                let changed = self.apply(hook, &answer, question, object).await?;
                 if changed {
                     changed_once = true;
                     again.extend(std::mem::take(&mut asked));
@@ -143,7 +143,7 @@ impl Registry {
         object: Option<&Object>,
     ) -> Result<Option<(Call, Answer)>, Status> {
         let uid = self.ids().uid();
-        let call = self.with_asked(question, object, |asked, view| hook.call(asked, view, &uid))?;
+        let call = self.with_asked(question, object, |asked, view| hook.call(asked, view, &uid)).await?;
         let Some(call) = call else { return Ok(None) };
         let answer = self.call(hook, call.review.clone()).await;
         let answer = answer.and_then(|review| {
@@ -168,8 +168,24 @@ impl Registry {
     }
 
     async fn call(&self, hook: &Hook, body: Value) -> Result<Value, String> {
-        let timeout = hook.timeout();
-        let call = self.webhook_call(hook.client_config(), timeout, body);
+        let answer = self.call_webhook(hook.name(), hook.client_config(), hook.timeout(), body).await;
+        answer.map_err(|why| {
+            if why.starts_with("could not get REST client") { why } else { format!("failed to call webhook: {why}") }
+        })
+    }
+
+    /// Calls the webhook that a client configuration leads to; rules know it by its name.
+    ///
+    /// # Errors
+    /// Why there is no answer, in the words of Go's client.
+    pub(super) async fn call_webhook(
+        &self,
+        name: &str,
+        config: &Value,
+        timeout: Duration,
+        body: Value,
+    ) -> Result<Value, String> {
+        let call = self.webhook_call(config, timeout, body);
         if !call.ca.is_empty() && !String::from_utf8_lossy(&call.ca).contains("-----BEGIN CERTIFICATE") {
             return Err(
                 "could not get REST client: unable to load root certificates: unable to parse bytes as PEM block"
@@ -178,15 +194,18 @@ impl Registry {
         }
         let url = call.url.clone();
         let answer = match self.0.webhooks.get() {
+            _ if self.rules().is_webhook_down(name) => {
+                let why = format!("Post {}: dial tcp: connect: connection refused", go_quote(&url));
+                Some(Err(why))
+            }
             Some(client) => self.clock().timeout(timeout, client.0(call)).await,
             None => Some(Err("no client".into())),
         };
-        let answer = answer.unwrap_or_else(|| Err(format!("Post {}: context deadline exceeded", go_quote(&url))));
-        answer.map_err(|why| format!("failed to call webhook: {why}"))
+        answer.unwrap_or_else(|| Err(format!("Post {}: context deadline exceeded", go_quote(&url))))
     }
 
     /// Where a client configuration leads to.
-    pub(super) fn webhook_call(&self, config: &Value, timeout: Duration, body: Value) -> WebhookCall {
+    fn webhook_call(&self, config: &Value, timeout: Duration, body: Value) -> WebhookCall {
         let ca = base64::engine::general_purpose::STANDARD.decode(text(config, "caBundle")).unwrap_or_default();
         let (base, endpoint) = if has(config, "service") {
             let service = get(config, "service");
@@ -221,7 +240,7 @@ impl Registry {
     }
 
     /// Applies a webhook's patch; whether it changed something.
-    fn apply(
+    async fn apply(
         &self,
         hook: &Hook,
         (call, answer): &(Call, Answer),
@@ -245,7 +264,7 @@ impl Registry {
         };
         let mut new = Object::from_value(shown).ok_or_else(wrong)?;
         if call.seen_as.gvr != resource.gvr {
-            new = convert::view(resource, &Arc::new(Stored::new(new)))?.object().clone();
+            new = self.view(resource, &Arc::new(Stored::new(new))).await?.object().clone();
         }
         new.pack(); // as every object on its way is
         decode::default(resource, &mut new);

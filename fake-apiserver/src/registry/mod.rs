@@ -37,6 +37,7 @@ use crate::{
     base::{Converter, Gvr, Key, Object, Status, Stored, limits},
     clock::Clock,
     ids::Ids,
+    rule::{Call, Rules, Verdict},
     store::{Entry, Store},
 };
 
@@ -49,6 +50,7 @@ struct Inner {
     store: Arc<Store>,
     clock: Clock,
     ids: Ids,
+    rules: Rules,
     catalog: Mutex<Arc<Catalog>>,
     customs: Mutex<crd::Customs>,
     policy: Mutex<Policy>,
@@ -235,11 +237,73 @@ pub enum Deleted {
     Waiting(Arc<Stored>),
 }
 
+/// Why a request has no answer of its own.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// It is answered with an error.
+    Refused(Status),
+    /// A rule ended the connection.
+    Lost,
+}
+
+impl From<Status> for Fault {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
+}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Refused(status) => status,
+            Fault::Lost => Self::unexpected("the API server was not reached: unexpected EOF"),
+        }
+    }
+}
+
 impl Registry {
+    /// Carries a request out as the rules in force want it: late, not at all, or with an error before or after its effect.
+    ///
+    /// # Errors
+    /// The request's own, or a rule's.
+    pub async fn under_rules<T>(
+        &self,
+        call: &Call<'_>,
+        request: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Fault> {
+        match self.rules().request(call) {
+            None => {}
+            Some(Verdict::Delay(time)) => self.clock().sleep(time).await,
+            Some(Verdict::Yield(turns)) => {
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+            }
+            Some(Verdict::Compact) => self.compact(),
+            Some(Verdict::Fail(status, false)) => return Err(Fault::Refused(*status)),
+            Some(Verdict::Drop(false)) => return Err(Fault::Lost),
+            Some(Verdict::Fail(status, true)) => {
+                request.await?;
+                return Err(Fault::Refused(*status));
+            }
+            Some(Verdict::Drop(true)) => {
+                request.await?;
+                return Err(Fault::Lost);
+            }
+        }
+        Ok(request.await?)
+    }
+
+    /// The rules by which things go wrong.
+    pub fn rules(&self) -> &Rules {
+        &self.0.rules
+    }
+
     /// An empty cluster's API, serving the built-in kinds.
     pub fn new(clock: Clock, ids: Ids) -> Self {
         Self(Arc::new(Inner {
             store: Arc::new(Store::new(limits::EVENT_LOG)),
+            rules: Rules::new(clock.clone(), ids.clone()),
             clock,
             ids,
             catalog: Mutex::new(Arc::new(builtin::catalog())),

@@ -9,7 +9,10 @@ use base64::{
 };
 use serde_json::Value;
 
-use super::{List, ListOptions, Registry, Resource, Target, WatchEvent, convert::view};
+use super::{
+    List, ListOptions, Registry, Resource, Target, WatchEvent,
+    convert::{self, Convert},
+};
 use crate::{
     base::{
         FieldError, Object, Status, Stored,
@@ -18,11 +21,15 @@ use crate::{
     },
     clock::{Alarm, Clock},
     kinds,
+    rule::{Ending, Watched},
     store::{Event, Page, Range, TooOld, Watch},
 };
 
 /// How often a watch that asked for bookmarks gets one. Upstream sends them about once a minute.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a watch waits before it tries again to convert what it cannot show.
+const CONVERT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an object must be for a list or watch to show it.
 #[derive(Clone, Debug)]
@@ -170,7 +177,7 @@ impl Registry {
     /// 404; 504 for a `resource_version` that does not exist yet, 400 for one that is no number.
     pub async fn get(&self, target: &Target, resource_version: &str) -> Result<Arc<Stored>, Status> {
         if target.subresource == "scale" {
-            return self.get_scale(target);
+            return self.get_scale(target).await;
         }
         let (current, entry) = self.0.store.get(&target.key());
         if let Some(asked) = parse_version(resource_version)
@@ -180,7 +187,7 @@ impl Registry {
             return Err(Status::too_large_resource_version(asked, current));
         }
         let entry = entry.ok_or_else(|| target.not_found())?;
-        view(&target.resource, &entry.value)
+        self.view(&target.resource, &entry.value).await
     }
 
     /// The objects of a collection.
@@ -230,8 +237,10 @@ impl Registry {
             list.continue_token = Continue { revision, after }.encode();
             list.remaining = selection.is_everything().then_some(page.rest as u64);
         }
-        let shown = page.entries.into_iter().map(|entry| view(&target.resource, &entry.value));
-        list.items = shown.collect::<Result<_, _>>()?;
+        let stored: Vec<_> = page.entries.into_iter().map(|entry| entry.value).collect();
+        // Pages and exact versions do not come from upstream's cache.
+        let cached = token.is_none() && range.at.is_none() && (options.limit == 0 || version == Some(0));
+        list.items = self.view_all(&target.resource, stored, cached).await?;
         Ok(list)
     }
 
@@ -263,9 +272,9 @@ impl Registry {
             let range = Range { namespace, ..Range::default() };
             let page = self.0.store.page(bucket, &range, &|object| selection.matches(object));
             let Page { revision, entries, .. } = page.expect("the present is never too old");
-            for entry in entries {
-                pending.push_back(WatchEvent::Added(view(&target.resource, &entry.value)?));
-            }
+            let stored = entries.into_iter().map(|entry| entry.value).collect();
+            let shown = self.view_all(&target.resource, stored, true).await?;
+            pending.extend(shown.into_iter().map(WatchEvent::Added));
             if options.send_initial_events == Some(true) && options.allow_bookmarks {
                 pending.push_back(WatchEvent::Bookmark(revision, true));
             }
@@ -283,7 +292,16 @@ impl Registry {
         };
         let clock = self.clock().clone();
         let bookmark = options.allow_bookmarks.then(|| clock.alarm(clock.now() + BOOKMARK_EVERY));
-        Ok(Watcher { selection, pending, watch, clock, bookmark })
+        Ok(Watcher {
+            registry: self.clone(),
+            selection,
+            unread: Vec::new(),
+            pending,
+            watch,
+            clock,
+            bookmark,
+            watched: None,
+        })
     }
 }
 
@@ -306,7 +324,10 @@ fn expired_page(revision: u64, after: &str) -> Status {
 /// A running watch.
 #[derive(Debug)]
 pub struct Watcher {
+    registry: Registry,
     selection: Selection,
+    /// What is to be converted before it is handed out.
+    unread: Vec<Event>,
     /// What is to be handed out before the log is read on.
     pending: VecDeque<WatchEvent>,
     /// The cursor; `None` once the watch has ended.
@@ -314,16 +335,65 @@ pub struct Watcher {
     clock: Clock,
     /// When the next bookmark is due, if any were asked for.
     bookmark: Option<Alarm>,
+    /// Asked whether rules end the watch.
+    watched: Option<Watched>,
 }
 
 impl Watcher {
+    /// Lets rules end the watch.
+    #[must_use]
+    pub fn subject_to(self, watched: Watched) -> Self {
+        Self { watched: Some(watched), ..self }
+    }
+
+    /// What is pending, up to where a rule ends the watch.
+    fn hand_out(&mut self) -> Option<Vec<WatchEvent>> {
+        // What a watch ends with is handed out whatever the rules say.
+        let watched = self.watched.as_mut().filter(|_| self.watch.is_some());
+        let Some(watched) = watched else { return Some(self.pending.drain(..).collect()) };
+        let mut events = Vec::with_capacity(self.pending.len());
+        let mut ending = None;
+        while !self.pending.is_empty() && ending.is_none() {
+            ending = watched.ending();
+            if ending.is_none() {
+                events.extend(self.pending.pop_front());
+                watched.handed_out(1);
+            }
+        }
+        if let Some(ending) = ending {
+            self.end(ending);
+            events.append(&mut self.pending.drain(..).collect());
+        }
+        (!events.is_empty()).then_some(events)
+    }
+
+    /// Ends the watch, before what is pending.
+    fn end(&mut self, ending: Ending) {
+        let seen = self.watch.take().map_or(0, |watch| watch.seen());
+        self.pending.clear();
+        match ending {
+            Ending::Cut => {}
+            Ending::Expired => self.pending.push_back(WatchEvent::Error(Status::too_old(seen, seen + 1))),
+        }
+    }
+
     /// The next events, at least one; `None` when the watch has ended. Cancel-safe.
     pub async fn next(&mut self) -> Option<Vec<WatchEvent>> {
         loop {
             if !self.pending.is_empty() {
-                return Some(self.pending.drain(..).collect());
+                return self.hand_out();
+            }
+            if !self.unread.is_empty() {
+                self.convert_unread().await;
+                continue;
             }
             let watch = self.watch.as_mut()?;
+            let rules = async {
+                match &mut self.watched {
+                    Some(watched) => watched.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             let bookmark = async {
                 match &mut self.bookmark {
                     Some(due) => due.await,
@@ -333,11 +403,7 @@ impl Watcher {
             tokio::select! {
                 biased;
                 events = watch.next() => match events {
-                    Ok(events) => {
-                        let shown = events.iter().filter_map(|event| self.selection.event(event));
-                        let shown: Vec<_> = shown.collect();
-                        self.pending.extend(shown);
-                    }
+                    Ok(events) => self.unread = events,
                     Err(TooOld { oldest }) => {
                         let seen = watch.seen();
                         self.watch = None;
@@ -348,6 +414,32 @@ impl Watcher {
                     self.bookmark = Some(self.clock.alarm(self.clock.now() + BOOKMARK_EVERY));
                     self.pending.push_back(WatchEvent::Bookmark(watch.seen(), false));
                 }
+                () = rules => {
+                    if let Some(ending) = self.watched.as_mut().and_then(Watched::ending) {
+                        self.end(ending);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Watcher {
+    /// Hands on what was read. Where it cannot be converted the watch waits, as upstream's cache does, until it can.
+    async fn convert_unread(&mut self) {
+        let Self { registry, selection, unread, .. } = self;
+        let step = |convert: &Convert<'_>| -> Result<Vec<WatchEvent>, Status> {
+            unread.iter().filter_map(|event| selection.event(event, convert).transpose()).collect()
+        };
+        match registry.converting(&selection.resource, step).await {
+            Ok(events) => {
+                self.pending.extend(events);
+                self.unread.clear();
+            }
+            Err(error) => {
+                let resource = &self.selection.resource;
+                tracing::warn!(?resource, error = error.message, "a watch waits for a conversion");
+                self.clock.sleep(CONVERT_AGAIN).await;
             }
         }
     }
@@ -355,14 +447,14 @@ impl Watcher {
 
 impl Selection {
     /// What a watcher with this selection sees of a change: what comes to match is added, what ceases to is deleted.
-    fn event(&self, event: &Event) -> Option<WatchEvent> {
+    fn event(&self, event: &Event, convert: &Convert<'_>) -> Result<Option<WatchEvent>, Status> {
         let before = event.old.as_ref().filter(|old| self.matches(&old.value));
         let now = !event.deleted && self.matches(&event.value);
         let shown = |stored: &Arc<Stored>, of: fn(Arc<Stored>) -> WatchEvent| {
-            Some(view(&self.resource, stored).map_or_else(WatchEvent::Error, of))
+            convert::view(&self.resource, stored, convert).map(|shown| Some(of(shown)))
         };
         match (before, now) {
-            (None, false) => None,
+            (None, false) => Ok(None),
             (None, true) => shown(&event.value, WatchEvent::Added),
             (Some(_), true) => shown(&event.value, WatchEvent::Modified),
             (Some(_), false) if event.deleted => shown(&event.value, WatchEvent::Deleted),

@@ -8,8 +8,8 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Body, Caller, DeleteOptions, Patch, Registry, Resource, Target, catalog::SchemaSource, convert::view, decode,
-    hooks::Question, write,
+    Body, Caller, DeleteOptions, Patch, Registry, Resource, Target, catalog::SchemaSource, decode, hooks::Question,
+    write,
 };
 use crate::{
     admission::Operation,
@@ -127,10 +127,10 @@ impl Registry {
     }
 
     /// The scale of an object.
-    pub(super) fn get_scale(&self, target: &Target) -> Result<Arc<Stored>, Status> {
+    pub(super) async fn get_scale(&self, target: &Target) -> Result<Arc<Stored>, Status> {
         let resource = &target.resource;
         let live = self.0.store.get(&target.key()).1.ok_or_else(|| target.not_found())?;
-        let shown = view(resource, &live.value)?;
+        let shown = self.view(resource, &live.value).await?;
         check_scale(resource, &shown)?;
         if let Some(paths) = resource.custom.as_ref().and_then(|custom| custom.scale.as_ref())
             && shown.at(&path(&paths.spec_replicas)).is_none()
@@ -215,7 +215,7 @@ impl Registry {
         let replicas_path = spec_path(resource);
         for _ in 0..RETRIES {
             let live = self.0.store.get(&target.key()).1.ok_or_else(|| target.not_found())?;
-            let shown = view(resource, &live.value)?;
+            let shown = self.view(resource, &live.value).await?;
             check_scale(resource, &shown)?;
             let mut old = scale_of(resource, &shown);
             if custom.is_some() && shown.at(&replicas_path).is_none() {
@@ -403,7 +403,11 @@ pub(super) fn scale_of(resource: &Resource, object: &Object) -> Object {
 /// A workload's label selector as text, by key, as upstream prints it.
 fn selector_text(object: &Object) -> String {
     let selector = ["spec", "selector"];
-    let labels = object.at(&[&selector[..], &["matchLabels"]].concat()).and_then(Value::as_object);
+    let labels = match object.kind() {
+        "ReplicationController" => object.at(&selector), // the oldest of the kinds selects by labels alone
+        _ => object.at(&[&selector[..], &["matchLabels"]].concat()),
+    };
+    let labels = labels.and_then(Value::as_object);
     let mut parts: Vec<(String, String)> = labels
         .into_iter()
         .flatten()

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::{
-    Body, Caller, Patch, Registry, Resource, Target, convert::view, decode, hooks::Question, subresource::scale_errors,
+    Body, Caller, Patch, Registry, Resource, Target, convert::Asked, decode, hooks::Question, subresource::scale_errors,
 };
 use crate::{
     admission::{self, Attributes, Operation},
@@ -65,7 +65,7 @@ impl Registry {
             object.metadata_mut().remove(key); // nobody's to set, and so nobody's to own
         }
         let writer = self.writer(target, caller, object.api_version().to_owned());
-        fields::track(None, &mut object, resource.schema(), &writer.borrowed());
+        self.track(resource, None, &mut object, &writer).await;
         self.await_default_account(target, &object).await;
         self.insert(target, caller, object).await
     }
@@ -95,10 +95,11 @@ impl Registry {
                 if self.0.store.get(&target.key()).1.is_some() {
                     return Err(already_exists(&target));
                 }
-                return view(resource, &Arc::new(Stored::new(self.to_storage(resource, named)?)));
+                let stored = Arc::new(Stored::new(self.to_storage(resource, named).await?));
+                return self.view(resource, &stored).await;
             }
-            match self.put(&target, None, self.to_storage(resource, named)?) {
-                Ok(entry) => return view(resource, &entry.value),
+            match self.put(&target, None, self.to_storage(resource, named).await?) {
+                Ok(entry) => return self.view(resource, &entry.value).await,
                 Err(()) if generated && attempt < NAME_TRIES => {}
                 Err(()) => return Err(already_exists(&target)),
             }
@@ -126,14 +127,14 @@ impl Registry {
                 }
                 let writer = self.writer(target, caller, object.api_version().to_owned());
                 let mut object = object.clone();
-                fields::track(None, &mut object, resource.schema(), &writer.borrowed());
+                self.track(resource, None, &mut object, &writer).await;
                 return self.insert(target, caller, object).await.map(|stored| (stored, true));
             };
             let mut new = object.clone();
-            let shown = view(resource, &live.value)?;
+            let shown = self.view(resource, &live.value).await?.unfolded();
             check_preconditions(target, &shown, &new)?;
             let writer = self.writer(target, caller, new.api_version().to_owned());
-            fields::track(Some(&shown), &mut new, resource.schema(), &writer.borrowed());
+            self.track(resource, Some(&shown), &mut new, &writer).await;
             if let Some(stored) = self.replace(target, caller, &live, new).await? {
                 return Ok((stored, false));
             }
@@ -153,10 +154,10 @@ impl Registry {
             let live = self.0.store.get(&target.key()).1;
             let new = match (&patch, &live) {
                 (Patch::Apply { body, force }, live) => {
-                    self.applied(target, caller, live.as_ref(), body.clone(), *force)?
+                    self.applied(target, caller, live.as_ref(), body.clone(), *force).await?
                 }
                 (Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_), Some(live)) => {
-                    self.patched(target, caller, live, &patch)?
+                    self.patched(target, caller, live, &patch).await?
                 }
                 (Patch::Json(_) | Patch::Merge(_) | Patch::Strategic(_), None) => return Err(target.not_found()),
             };
@@ -171,14 +172,14 @@ impl Registry {
     }
 
     /// What a JSON, merge or strategic merge patch makes of the live object, with ownership recorded.
-    fn patched(&self, target: &Target, caller: &Caller, live: &Entry, patch: &Patch) -> Result<Object, Status> {
+    async fn patched(&self, target: &Target, caller: &Caller, live: &Entry, patch: &Patch) -> Result<Object, Status> {
         let resource = &target.resource;
-        let shown = view(resource, &live.value)?;
+        let shown = self.view(resource, &live.value).await?.unfolded();
         let mut new = self.patch_object(resource, caller, &shown.unpacked(), patch)?;
         take_namespace(target, &mut new)?;
         check_name(target, &new)?;
         let writer = self.writer(target, caller, new.api_version().to_owned());
-        fields::track(Some(&shown), &mut new, resource.schema(), &writer.borrowed());
+        self.track(resource, Some(&shown), &mut new, &writer).await;
         Ok(new)
     }
 
@@ -210,12 +211,6 @@ impl Registry {
             Patch::Strategic(changes) => fields::strategic(&before, changes, resource.schema())?,
             Patch::Apply { .. } => unreachable!("applies have their own way"),
         };
-        let text = match patch {
-            Patch::Json(operations) => patch::go_text(&after, &patch::opened_by_json(operations)),
-            Patch::Merge(changes) => patch::go_text(&after, &patch::opened_by_merge(changes)),
-            Patch::Strategic(changes) => patch::go_map(changes),
-            Patch::Apply { .. } => after.to_string(),
-        };
         let strategic = matches!(patch, Patch::Strategic(_));
         if resource.custom.is_some()
             && let Some(object) = Object::from_value(after.clone())
@@ -230,12 +225,12 @@ impl Registry {
             let why = error.message.split_once(&format!("cannot be handled as a {}: ", resource.kind));
             let why = why.map_or(error.message.as_str(), |(_, why)| why);
             let why = if strategic { decode::unconvertible(why) } else { why.to_owned() };
-            Status::invalid("", "", "", &[FieldError::invalid("patch", &text.clone().into(), &why)])
+            Status::invalid("", "", "", &[FieldError::invalid("patch", &patched_text(shown, patch).into(), &why)])
         })
     }
 
     /// What server-side apply makes of the live object (or of nothing).
-    fn applied(
+    async fn applied(
         &self,
         target: &Target,
         caller: &Caller,
@@ -248,10 +243,13 @@ impl Registry {
         if live.is_none() && !target.subresource.is_empty() {
             return Err(target.not_found());
         }
-        let shown = live.map(|live| view(resource, &live.value)).transpose()?;
+        let shown = match live {
+            Some(live) => Some(self.view(resource, &live.value).await?.unfolded()),
+            None => None,
+        };
         let writer = self.writer(target, caller, resource.api_version());
         let live = shown.as_deref().map(Stored::object);
-        let mut new = fields::apply(live, &applied, resource.schema(), &writer.borrowed(), force)?;
+        let mut new = self.merge_applied(resource, live, &applied, &writer, force).await?;
         take_namespace(target, &mut new)?;
         check_name(target, &new)?;
         if resource.custom.is_some() {
@@ -271,7 +269,7 @@ impl Registry {
         mut new: Object,
     ) -> Result<Option<Arc<Stored>>, Status> {
         let resource = &target.resource;
-        let old = view(resource, &live.value)?;
+        let old = self.view(resource, &live.value).await?.unfolded();
         if let Some(text) = Some(new.resource_version()).filter(|text| !text.is_empty()) {
             let asked: u64 = text.parse().map_err(|_| {
                 Status::unexpected(format!("strconv.ParseUint: parsing {}: invalid syntax", go_quote(text)))
@@ -305,7 +303,7 @@ impl Registry {
             return Ok(Some(old));
         }
         let gone = goes_with_last_finalizer(resource, &new);
-        let new = self.to_storage(resource, new)?;
+        let new = self.to_storage(resource, new).await?;
         if new == *live.value.object() {
             return Ok(Some(old)); // it may differ in the stored version alone
         }
@@ -313,10 +311,10 @@ impl Registry {
             if gone && !caller.dry_run && !self.remove(target, live, new.clone()) {
                 return Ok(None);
             }
-            return view(resource, &Arc::new(Stored::new(new))).map(Some);
+            return self.view(resource, &Arc::new(Stored::new(new))).await.map(Some);
         }
         match self.put(target, Some(live.revision), new) {
-            Ok(entry) => view(resource, &entry.value).map(Some),
+            Ok(entry) => self.view(resource, &entry.value).await.map(Some),
             Err(()) => Ok(None), // a version that the request names is found to be old at the next try
         }
     }
@@ -545,13 +543,15 @@ impl Registry {
     }
 
     pub(super) fn writer(&self, target: &Target, caller: &Caller, api_version: String) -> OwnedWriter {
+        let asked = Arc::default();
         OwnedWriter {
             manager: caller.manager.clone(),
             api_version,
             subresource: target.subresource.clone(),
             reset: reset_paths(&target.resource, &target.subresource),
             now: self.clock().now(),
-            versions: self.versions(&target.resource),
+            versions: self.versions(&target.resource, &asked),
+            asked,
         }
     }
 }
@@ -595,9 +595,15 @@ pub(super) struct OwnedWriter {
     reset: &'static [&'static [&'static str]],
     now: jiff::Timestamp,
     versions: Option<fields::Versions>,
+    /// What a webhook that converts said to this writer.
+    asked: Arc<Asked>,
 }
 
 impl OwnedWriter {
+    pub(super) fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
     pub(super) fn borrowed(&self) -> Writer<'_> {
         Writer {
             manager: &self.manager,
@@ -739,6 +745,23 @@ pub(super) fn check_name(target: &Target, object: &Object) -> Result<(), Status>
 
 fn already_exists(target: &Target) -> Status {
     Status::already_exists(&target.resource.gvr.group, &target.resource.gvr.resource, &target.name)
+}
+
+/// What a patch makes of an object, in the form in which upstream shows what cannot be decoded.
+fn patched_text(shown: &Object, patch: &Patch) -> String {
+    let mut after = shown.to_value();
+    match patch {
+        Patch::Json(operations) => {
+            let after = patch::json(&after, operations).unwrap_or_default();
+            patch::go_text(&after, &patch::opened_by_json(operations))
+        }
+        Patch::Merge(changes) => {
+            let _ = patch::merge(&mut after, changes); // it has been carried out once already
+            patch::go_text(&after, &patch::opened_by_merge(changes))
+        }
+        Patch::Strategic(changes) => patch::go_map(changes),
+        Patch::Apply { .. } => after.to_string(),
+    }
 }
 
 pub(super) fn modified(target: &Target) -> Status {

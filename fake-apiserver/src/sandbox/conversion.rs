@@ -24,7 +24,7 @@ type Members = Map<String, Value>;
 ///
 /// # Errors
 /// Why one cannot be converted, in the webhook's words.
-pub(super) fn convert(objects: Vec<Object>, to: &str) -> Result<Vec<Object>, String> {
+pub fn convert(objects: Vec<Object>, to: &str) -> Result<Vec<Object>, String> {
     objects.into_iter().map(|object| one(object, to)).collect()
 }
 

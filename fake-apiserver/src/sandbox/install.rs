@@ -1,8 +1,6 @@
 //! Puts the CustomResourceDefinitions of the sandbox kinds into a cluster.
 
-use std::{fmt, sync::LazyLock};
-
-use serde_json::Value;
+use std::fmt;
 
 use super::{conversion, system};
 use crate::{
@@ -13,8 +11,6 @@ use crate::{
 /// Why the kinds could not be installed.
 #[derive(Debug)]
 pub enum InstallError {
-    /// A manifest is not YAML, or no object.
-    Manifest(String),
     /// The API refused an object.
     Refused {
         /// Name of the object.
@@ -27,7 +23,6 @@ pub enum InstallError {
 impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Manifest(why) => write!(f, "cannot read a definition's manifest: {why}"),
             Self::Refused { name, .. } => write!(f, "the API refused {name}"),
         }
     }
@@ -36,38 +31,25 @@ impl fmt::Display for InstallError {
 impl std::error::Error for InstallError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Manifest(_) => None,
             Self::Refused { status, .. } => Some(status),
         }
     }
 }
 
-/// The manifests of the definitions, as the project's typed client makes them.
-const MANIFESTS: [&str; 4] = [
-    include_str!("../../../manifests/crds/agents.x-k8s.io_sandboxes.yaml"),
-    include_str!("../../../manifests/crds/extensions.agents.x-k8s.io_sandboxtemplates.yaml"),
-    include_str!("../../../manifests/crds/extensions.agents.x-k8s.io_sandboxwarmpools.yaml"),
-    include_str!("../../../manifests/crds/extensions.agents.x-k8s.io_sandboxclaims.yaml"),
+/// The definitions, as JSON made of the manifests that the project's typed client writes.
+const DEFINITIONS: [&str; 4] = [
+    include_str!(concat!(env!("OUT_DIR"), "/agents.x-k8s.io_sandboxes.json")),
+    include_str!(concat!(env!("OUT_DIR"), "/extensions.agents.x-k8s.io_sandboxtemplates.json")),
+    include_str!(concat!(env!("OUT_DIR"), "/extensions.agents.x-k8s.io_sandboxwarmpools.json")),
+    include_str!(concat!(env!("OUT_DIR"), "/extensions.agents.x-k8s.io_sandboxclaims.json")),
 ];
 
-/// The definitions of the sandbox kinds, read once per process.
+/// The definitions of the sandbox kinds. Each is read when it is asked for: as values they are large.
 ///
 /// # Panics
-/// If a manifest of the project cannot be read, which a test would show.
-pub fn definitions() -> &'static [Object] {
-    static DEFINITIONS: LazyLock<Vec<Object>> = LazyLock::new(|| {
-        MANIFESTS.iter().map(|text| definition(text).expect("the manifests of the project are read")).collect()
-    });
-    &DEFINITIONS
-}
-
-/// Reads a definition's manifest.
-///
-/// # Errors
-/// If it is not YAML, or no object.
-fn definition(manifest: &str) -> Result<Object, InstallError> {
-    let value: Value = serde_saphyr::from_str(manifest).map_err(|error| InstallError::Manifest(error.to_string()))?;
-    Object::from_value(value).ok_or_else(|| InstallError::Manifest("not a map".into()))
+/// If a definition of the project cannot be read, which a test would show.
+pub fn definitions() -> impl Iterator<Item = Object> {
+    DEFINITIONS.into_iter().map(|text| serde_json::from_str(text).expect("the definitions of the project are read"))
 }
 
 /// Creates these definitions; in this process' server also the namespace with what looks like an installation, and answers
@@ -75,17 +57,16 @@ fn definition(manifest: &str) -> Result<Object, InstallError> {
 ///
 /// # Errors
 /// If the API refuses an object.
-pub async fn install(server: &Server, definitions: &[Object]) -> Result<(), InstallError> {
+pub async fn install(server: &Server, definitions: impl IntoIterator<Item = Object>) -> Result<(), InstallError> {
     if let Server::Here(registry) = server {
         registry.answer_conversions(system::NAMESPACE, system::WEBHOOK, conversion::convert);
     }
     let api = Api::new(server.clone(), "system:admin", "kubectl-create");
     let gvr = Gvr::new("apiextensions.k8s.io", "v1", "customresourcedefinitions");
     for definition in definitions {
-        match api.create(&gvr, definition.clone()).await {
-            Err(status) if !status.is_already_exists() => {
-                return Err(InstallError::Refused { name: definition.name().to_owned(), status });
-            }
+        let name = definition.name().to_owned();
+        match api.create(&gvr, definition).await {
+            Err(status) if !status.is_already_exists() => return Err(InstallError::Refused { name, status }),
             Ok(_) | Err(_) => {}
         }
     }

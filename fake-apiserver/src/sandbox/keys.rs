@@ -42,6 +42,10 @@ pub(super) const TEMPLATE_REF: &str = "agents.x-k8s.io/sandbox-template-ref";
 pub(super) const ASSIGNED: &str = "agents.x-k8s.io/sandbox-name";
 /// Annotation of a claim: when the controller first saw it.
 pub(super) const FIRST_OBSERVED: &str = "agents.x-k8s.io/controller-first-observed-at";
+/// Annotation of a claim: when a webhook first saw it.
+pub(super) const WEBHOOK_OBSERVED: &str = "agents.x-k8s.io/webhook-first-observed-at";
+/// Annotation of a claim: when the client says that it asked.
+pub(super) const REQUESTED: &str = "agents.x-k8s.io/client-first-requested-at";
 /// Annotation of a claim: when it was first ready.
 pub(super) const FIRST_READY: &str = "agents.x-k8s.io/claim-first-ready-at";
 /// Annotation of a pod: whether a cluster autoscaler may evict it.

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -164,6 +165,7 @@ impl Metrics {
     pub fn claim_created(&self, claim: ClaimCreation) {
         let ClaimCreation { namespace, sandbox_template, launch_type, warmpool_name, pod_condition, created_by } =
             claim;
+        let created_by = known_creator(&created_by).to_owned();
         let key = vec![namespace, sandbox_template, launch_type, warmpool_name, pod_condition, created_by];
         *self.0.lock().expect("no panic under this lock").claims.entry(key).or_default() += 1;
     }
@@ -204,6 +206,46 @@ impl Metrics {
         families.sort_by_key(|family| family.name);
         Ok(families)
     }
+}
+
+/// Families as a text that Prometheus reads.
+pub fn metrics_text(families: &[Family]) -> String {
+    let mut out = String::new();
+    for Family { name, help, labels, samples } in families {
+        let kind = match samples {
+            Samples::Counter(_) => "counter",
+            Samples::Gauge(_) => "gauge",
+            Samples::Histogram(_) => "histogram",
+        };
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        match samples {
+            Samples::Counter(counts) | Samples::Gauge(counts) => {
+                for (values, count) in counts {
+                    let _ = writeln!(out, "{name}{} {count}", pairs(labels, values, None));
+                }
+            }
+            Samples::Histogram(times) => {
+                for (values, Histogram { buckets, count, sum }) in times {
+                    let ends = buckets.iter().map(|(end, count)| (end.to_string(), *count));
+                    for (end, count) in ends.chain([("+Inf".to_owned(), *count)]) {
+                        let _ = writeln!(out, "{name}_bucket{} {count}", pairs(labels, values, Some(&end)));
+                    }
+                    let _ = writeln!(out, "{name}_sum{0} {sum}\n{name}_count{0} {count}", pairs(labels, values, None));
+                }
+            }
+        }
+    }
+    out
+}
+
+/// Labels in the order of their names, as client libraries write them; the bucket's end comes last.
+fn pairs(names: &[&str], values: &[String], end: Option<&str>) -> String {
+    let quoted = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    let mut pairs: Vec<_> =
+        names.iter().zip(values).map(|(name, value)| format!("{name}=\"{}\"", quoted(value))).collect();
+    pairs.sort();
+    pairs.extend(end.map(|end| format!("le=\"{end}\"")));
+    format!("{{{}}}", pairs.join(","))
 }
 
 /// How many Sandboxes there are of each sort.

@@ -17,17 +17,18 @@ mod pool;
 mod system;
 mod template;
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
+    conversion::convert,
     install::{InstallError, definitions, install},
     keys::name_hash,
-    metrics::{ClaimCreation, Family, Histogram, Latency, Metrics, Samples},
+    metrics::{ClaimCreation, Family, Histogram, Latency, Metrics, Samples, metrics_text},
     pool::Settings as PoolSettings,
 };
-use crate::actor::{Api, Server};
+use crate::actor::{self, Api, Server};
 
 /// What the controllers want to be told; upstream's flags.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +47,29 @@ pub struct Settings {
     pub sandbox_write_behind_window: Duration,
     /// What the warm pool controller wants to be told.
     pub warm_pools: PoolSettings,
+    /// How many objects each controller looks at at a time.
+    pub workers: Workers,
+}
+
+/// How many objects each controller looks at at a time; one by default, as fewer turns are lost in one process, where
+/// upstream's looks at up to a hundred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// `--sandbox-concurrent-workers`.
+    pub sandboxes: NonZeroUsize,
+    /// `--sandbox-claim-concurrent-workers`.
+    pub claims: NonZeroUsize,
+    /// `--sandbox-warm-pool-concurrent-workers`.
+    pub warm_pools: NonZeroUsize,
+    /// `--sandbox-template-concurrent-workers`.
+    pub templates: NonZeroUsize,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        let one = NonZeroUsize::MIN;
+        Self { sandboxes: one, claims: one, warm_pools: one, templates: one }
+    }
 }
 
 impl Default for Settings {
@@ -56,22 +80,35 @@ impl Default for Settings {
             disable_claim_events: false,
             disable_claim_observability_annotations: false,
             warm_pools: PoolSettings::default(),
+            workers: Workers::default(),
             allowed_label_domains: vec!["sandbox.users.io".into()],
         }
     }
 }
 
-/// Starts the controllers on the tracker; they end with the token. The definitions must be installed.
-pub fn start(server: &Server, settings: &Settings, tasks: &TaskTracker, token: &CancellationToken) {
+/// Starts the controllers on the tracker; they end with the token. The definitions must be installed. What they count goes
+/// into the metrics.
+pub fn start(server: &Server, settings: &Settings, metrics: &Metrics, tasks: &TaskTracker, token: &CancellationToken) {
     let user = "system:serviceaccount:agent-sandbox-system:agent-sandbox-controller";
-    start_as(Api::new(server.clone(), user, "agent-sandbox-controller"), settings, tasks, token);
-}
-
-fn start_as(api: Api, settings: &Settings, tasks: &TaskTracker, token: &CancellationToken) {
-    tasks.spawn(claim::run(api.clone(), settings.clone(), token.clone()));
-    tasks.spawn(lifecycle::run(api.clone(), settings.clone(), token.clone()));
-    tasks.spawn(pool::run(api.clone(), settings.warm_pools.clone(), token.clone()));
-    tasks.spawn(template::run(api, token.clone()));
+    let api = Api::new(server.clone(), user, "agent-sandbox-controller");
+    let (rules, token) = (api.rules(), || token.clone());
+    let with = || (api.clone(), settings.clone());
+    let ((api_, settings_), metrics) = (with(), metrics.clone());
+    tasks.spawn(actor::supervised(rules.cloned(), "sandboxclaim-controller", token(), move |token| {
+        claim::run(api_.clone(), settings_.clone(), metrics.clone(), token)
+    }));
+    let (api_, settings_) = with();
+    tasks.spawn(actor::supervised(rules.cloned(), "sandbox-controller", token(), move |token| {
+        lifecycle::run(api_.clone(), settings_.clone(), token)
+    }));
+    let (api_, settings_) = with();
+    tasks.spawn(actor::supervised(rules.cloned(), "sandboxwarmpool-controller", token(), move |token| {
+        pool::run(api_.clone(), settings_.clone(), token)
+    }));
+    let (api_, settings_) = with();
+    tasks.spawn(actor::supervised(rules.cloned(), "sandboxtemplate-controller", token(), move |token| {
+        template::run(api_.clone(), settings_.workers.templates, token)
+    }));
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //!
 //! Upstream: `extensions/controllers/sandboxtemplate_controller.go`.
 
+use std::num::NonZeroUsize;
+
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +22,7 @@ use crate::{
 type Key = (String, String);
 
 /// Runs the controller until the token is cancelled.
-pub(super) async fn run(api: Api, token: CancellationToken) {
+pub(super) async fn run(api: Api, workers: NonZeroUsize, token: CancellationToken) {
     let sources = vec![
         Source::all(templates(), |change| {
             let template = change.object();
@@ -29,7 +31,7 @@ pub(super) async fn run(api: Api, token: CancellationToken) {
         Source::all(network_policies(), owners),
     ];
     let controller = api.clone();
-    actor::run(api, sources, token, move |key| {
+    actor::run_workers(api, sources, token, workers, move |key| {
         let api = controller.clone();
         async move { reconcile(&api, key).await }
     })

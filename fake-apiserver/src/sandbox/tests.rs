@@ -32,7 +32,7 @@ impl World {
         let (tasks, token) = (TaskTracker::new(), CancellationToken::new());
         install(&registry.clone().into(), definitions()).await.unwrap();
         controllers::start(&registry.clone().into(), &controllers::Settings::default(), &tasks, &token);
-        super::start(&registry.clone().into(), &settings, &tasks, &token);
+        super::start(&registry.clone().into(), &settings, &Metrics::default(), &tasks, &token);
         let world = Self { api: Api::new(registry, "system:admin", "test"), tasks, token };
         world.create(&Gvr::new("", "v1", "namespaces"), Object::new("v1", "Namespace", "", "ns")).await;
         world.settle().await;

@@ -8,18 +8,23 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use ::cel::{Context, Env, ExecutionError, Program, Value as CelValue, common::types::CelOptional};
+use ::cel::{Context, Env, ExecutionError, Value as CelValue, common::types::CelOptional};
 use serde_json::{Map, Value, json};
 
-use self::check::Kind;
+use self::{
+    budget::{Budget, Metered},
+    check::Kind,
+};
 use super::{ListType, Node, structural::field_path, validate::Correlation};
 use crate::base::{
     FieldError, limits,
     status::{FieldErrorKind, go_value},
 };
 
+mod budget;
 mod check;
 mod cost;
+mod deep;
 mod expression;
 mod library;
 mod values;
@@ -32,9 +37,10 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(library::environment(
 #[derive(Debug)]
 pub struct Rule {
     expression: String,
-    program: Program,
+    program: Metered,
     message: String,
-    message_program: Option<Program>,
+    /// The expression that gives the message, and its text.
+    message_program: Option<(String, Metered)>,
     reason: FieldErrorKind,
     field_path: String,
     /// Whether it looks at the old value, and so runs on updates only.
@@ -196,7 +202,7 @@ fn compile_rule(node: &Arc<Node>, rule: &Value, place: Place<'_>, found: &mut Fo
                 found.errors.push(FieldError::forbidden(&format!("{path}.rule"), &detail));
             }
             found.observe(format!("{path}.rule"), cost);
-            transition = program.references().has_variable("oldSelf");
+            transition = program.names_old;
         }
         Err(Flaw::Text(text)) => found.errors.push(refuse("rule", format!("compilation failed: {text}"))),
         Err(Flaw::Kind(text)) => found.errors.push(refuse("rule", format!("cel expression {text}"))),
@@ -211,7 +217,7 @@ fn compile_rule(node: &Arc<Node>, rule: &Value, place: Place<'_>, found: &mut Fo
                     found.errors.push(FieldError::forbidden(&format!("{path}.messageExpression"), &detail));
                 }
                 found.observe(format!("{path}.messageExpression"), cost);
-                message_program = Some(program);
+                message_program = Some((message.to_owned(), program.metered));
             }
             Err(Flaw::Text(text)) => {
                 let detail = format!("messageExpression compilation failed: {text}");
@@ -235,7 +241,7 @@ fn compile_rule(node: &Arc<Node>, rule: &Value, place: Place<'_>, found: &mut Fo
     if found.errors.len() > before {
         return None;
     }
-    let (program, _) = compiled.ok()?;
+    let program = compiled.ok()?.0.metered;
     let reason = match text("reason") {
         "FieldValueRequired" => FieldErrorKind::Required,
         "FieldValueForbidden" => FieldErrorKind::Forbidden,
@@ -262,6 +268,13 @@ enum Flaw {
     Kind(String),
 }
 
+/// An expression that was compiled.
+struct Compiled {
+    metered: Metered,
+    /// Whether it looks at the old value.
+    names_old: bool,
+}
+
 /// An expression, compiled, and the highest cost of evaluating it.
 fn compile_expression(
     node: &Arc<Node>,
@@ -269,14 +282,18 @@ fn compile_expression(
     optional_old: bool,
     fits: fn(&Kind) -> bool,
     wanted: &str,
-) -> Result<(Program, u64), Flaw> {
-    let program = ENV.compile(source).map_err(|error| Flaw::Text(check::syntax_error(source, &error)))?;
-    let checked = check::check(&program, source, node, optional_old).map_err(Flaw::Text)?;
-    if !fits(&checked.kind) {
-        return Err(Flaw::Kind(format!("must evaluate to a {wanted}")));
-    }
-    let cost = cost::estimate(program.expression(), &checked, node);
-    Ok((program, cost))
+) -> Result<(Compiled, u64), Flaw> {
+    deep::check(source).map_err(Flaw::Text)?;
+    deep::with_stack(source, || {
+        let program = ENV.compile(source).map_err(|error| Flaw::Text(check::syntax_error(source, &error)))?;
+        let checked = check::check(&program, source, node, optional_old).map_err(Flaw::Text)?;
+        if !fits(&checked.kind) {
+            return Err(Flaw::Kind(format!("must evaluate to a {wanted}")));
+        }
+        let cost = cost::estimate(program.expression(), &checked, node);
+        let metered = Metered::new(&program).map_err(Flaw::Text)?;
+        Ok((Compiled { metered, names_old: program.references().has_variable("oldSelf") }, cost))
+    })
 }
 
 /// A value as Go's encoder writes it: with `<`, `>` and `&` escaped.
@@ -287,7 +304,7 @@ fn go_json(value: &Value) -> String {
 /// Checks the rules on an object.
 pub(super) fn validate(root: &Arc<Node>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    walk(root, new, old, &mut String::new(), true, &mut errors);
+    walk(root, new, old, &mut String::new(), true, &Budget::new(), &mut errors);
     errors
 }
 
@@ -297,14 +314,15 @@ fn walk(
     old: Option<&Value>,
     path: &mut String,
     whole: bool,
+    budget: &Budget,
     errors: &mut Vec<FieldError>,
 ) {
-    if !node.has.rules || new.is_null() {
+    if !node.has.rules || new.is_null() || budget.is_spent() {
         return;
     }
     let old = old.filter(|old| !old.is_null());
     if !node.rules.is_empty() {
-        run(node, new, old, path, whole, errors);
+        run(node, new, old, path, whole, budget, errors);
     }
     let length = path.len();
     match new {
@@ -313,7 +331,7 @@ fn walk(
             let correlated = Correlation::new(&node.list_type, old);
             for (index, item) in items.iter().enumerate() {
                 path.push_str(&format!("[{index}]"));
-                walk(child, item, correlated.find(item), path, false, errors);
+                walk(child, item, correlated.find(item), path, false, budget, errors);
                 path.truncate(length);
             }
         }
@@ -329,7 +347,7 @@ fn walk(
                     }
                     path.push_str(key);
                 }
-                walk(child, value, old.and_then(|old| old.get(key)), path, false, errors);
+                walk(child, value, old.and_then(|old| old.get(key)), path, false, budget, errors);
                 path.truncate(length);
             }
         }
@@ -337,7 +355,15 @@ fn walk(
     }
 }
 
-fn run(node: &Arc<Node>, new: &Value, old: Option<&Value>, path: &str, whole: bool, errors: &mut Vec<FieldError>) {
+fn run(
+    node: &Arc<Node>,
+    new: &Value,
+    old: Option<&Value>,
+    path: &str,
+    whole: bool,
+    budget: &Budget,
+    errors: &mut Vec<FieldError>,
+) {
     let unchanged = old.is_some_and(|old| old == new);
     let applies = |rule: &Rule| {
         if rule.transition { old.is_some() || rule.optional_old } else { !unchanged }
@@ -350,6 +376,7 @@ fn run(node: &Arc<Node>, new: &Value, old: Option<&Value>, path: &str, whole: bo
     let old_value = old.map(|old| values::convert(&this, old));
     for rule in node.rules.iter().filter(|rule| applies(rule)) {
         let mut context = Context::with_env(Arc::clone(&ENV));
+        budget.bind(&mut context);
         context.add_variable_as_val("self", new_value.clone());
         if rule.optional_old {
             let optional = old_value.clone().map_or_else(CelOptional::none, CelOptional::of);
@@ -363,32 +390,47 @@ fn run(node: &Arc<Node>, new: &Value, old: Option<&Value>, path: &str, whole: bo
             (true, false) => rule.field_path.clone(),
             (false, false) => format!("{path}.{}", rule.field_path),
         };
-        match rule.program.execute(&context) {
+        match deep::with_stack(&rule.expression, || rule.program.run(&context, budget)) {
             Ok(CelValue::Bool(true)) => {}
-            Ok(_) => errors.push(broken(rule, &context, field, new)),
+            Ok(_) => errors.push(broken(rule, &context, budget, field, new)),
             Err(error) => {
                 let said = if rule.message.is_empty() { &rule.expression } else { &rule.message };
                 let detail = match error {
                     ExecutionError::NoSuchOverload(_) | ExecutionError::UnsupportedBinaryOperator(..) => format!(
                         "'no such overload': call arguments did not match a supported operator, function or macro signature for rule: {said}"
                     ),
-                    other => format!("{} evaluating rule: {said}", go_error(&other)),
+                    other => match go_error(&other).as_str() {
+                        budget::SPENT => budget::SPENT.to_owned(),
+                        budget::TOO_DEAR if budget.is_spent() => budget::SPENT.to_owned(),
+                        budget::TOO_DEAR => format!(
+                            "'{}': no further validation rules will be run due to call cost exceeds limit for rule: {said}",
+                            budget::TOO_DEAR
+                        ),
+                        why => format!("{why} evaluating rule: {said}"),
+                    },
                 };
                 let kind = node.kind.map_or("", super::Type::name);
                 let field = if path.is_empty() { "<nil>" } else { path };
+                let ends =
+                    detail.ends_with("no further validation rules will be run") || detail.contains(budget::TOO_DEAR);
                 errors.push(FieldError::invalid(field, &kind.into(), &detail));
+                if ends {
+                    return budget.spend();
+                }
             }
         }
     }
 }
 
-fn broken(rule: &Rule, context: &Context<'_, '_>, field: String, value: &Value) -> FieldError {
-    let computed = rule.message_program.as_ref().and_then(|program| match program.execute(context) {
-        Ok(CelValue::String(text)) => {
-            let text = text.trim().to_owned();
-            (!text.is_empty() && !text.contains('\n') && text.len() <= 5 * 1024).then_some(text)
+fn broken(rule: &Rule, context: &Context<'_, '_>, budget: &Budget, field: String, value: &Value) -> FieldError {
+    let computed = rule.message_program.as_ref().and_then(|(source, program)| {
+        match deep::with_stack(source, || program.run(context, budget)) {
+            Ok(CelValue::String(text)) => {
+                let text = text.trim().to_owned();
+                (!text.is_empty() && !text.contains('\n') && text.len() <= 5 * 1024).then_some(text)
+            }
+            Ok(_) | Err(_) => None,
         }
-        Ok(_) | Err(_) => None,
     });
     let message = computed.unwrap_or_else(|| {
         if rule.message.is_empty() { format!("failed rule: {}", rule.expression) } else { rule.message.clone() }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use regex::Regex;
+use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 
 use crate::base::FieldError;
@@ -33,8 +34,8 @@ const PATTERN_LIMIT: usize = 4096;
 /// How many compiled schemas of definitions are kept; beyond, all are forgotten and compiled anew.
 const COMPILED_LIMIT: usize = 32;
 
-/// Compiled schemas of definitions, by their text.
-static COMPILED: LazyLock<Mutex<BTreeMap<Arc<str>, Arc<Schema>>>> = LazyLock::new(Mutex::default);
+/// Compiled schemas of definitions, by the SHA-256 of their text.
+static COMPILED: LazyLock<Mutex<BTreeMap<Vec<u8>, Arc<Schema>>>> = LazyLock::new(Mutex::default);
 
 /// The schema of one kind in one version.
 #[derive(Clone, Debug)]
@@ -228,18 +229,36 @@ impl Schema {
     /// # Errors
     /// What makes it not structural, with field paths that start at `path`.
     pub fn structural(openapi: &Value, path: &str) -> Result<Arc<Self>, Vec<FieldError>> {
-        // A definition is compiled when it is judged and when it is served, and a test's process starts many clusters
-        // with the same definitions.
-        let text: Arc<str> = openapi.to_string().into();
+        Self::compiled(&openapi.to_string(), || structural::compile(openapi, path))
+    }
+
+    /// As [`Schema::structural`], from the schema's JSON text.
+    ///
+    /// # Errors
+    /// What makes it not structural.
+    pub fn structural_text(openapi: &str) -> Result<Arc<Self>, Vec<FieldError>> {
+        Self::compiled(openapi, || {
+            let openapi = serde_json::from_str(openapi).unwrap_or_default();
+            structural::compile(&openapi, "")
+        })
+    }
+
+    /// A definition is compiled when it is judged and when it is served, and a test's process starts many clusters with
+    /// the same definitions.
+    fn compiled(
+        text: &str,
+        compile: impl FnOnce() -> Result<Self, Vec<FieldError>>,
+    ) -> Result<Arc<Self>, Vec<FieldError>> {
+        let digest = digest(&SHA256, text.as_bytes()).as_ref().to_owned();
         let mut compiled = COMPILED.lock().expect("no panic under this lock");
-        if let Some(schema) = compiled.get(&text) {
+        if let Some(schema) = compiled.get(&digest) {
             return Ok(schema.clone());
         }
-        let schema = Arc::new(structural::compile(openapi, path)?);
+        let schema = Arc::new(compile()?);
         if compiled.len() >= COMPILED_LIMIT {
             compiled.clear();
         }
-        compiled.insert(text, schema.clone());
+        compiled.insert(digest, schema.clone());
         Ok(schema)
     }
 

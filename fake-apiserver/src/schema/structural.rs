@@ -1,7 +1,11 @@
 //! Compiling a CustomResourceDefinition's `openAPIV3Schema`, and refusing what is not structural.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock, Mutex},
+};
 
+use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value};
 
 use super::{Checks, Has, ListType, Node, Schema, Type, cel, default, formats, prune, validate};
@@ -52,8 +56,37 @@ fn strings(source: &Map<String, Value>, key: &str) -> Vec<String> {
     list.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
+/// From how many members on an object's schema is looked for among those compiled before.
+const SHARED_MEMBERS: usize = 8;
+
+/// How many of those are kept; beyond, all are forgotten and compiled anew.
+const SHARED_LIMIT: usize = 512;
+
+/// Compiled schemas of objects with many members, by the SHA-256 of their text: the versions of a definition, and the
+/// definitions of a project, have whole pod specs in common.
+static SHARED: LazyLock<Mutex<BTreeMap<Vec<u8>, Arc<Node>>>> = LazyLock::new(Mutex::default);
+
+fn shared(source: &Map<String, Value>) -> Arc<Node> {
+    if source.get("properties").and_then(Value::as_object).map_or(0, Map::len) < SHARED_MEMBERS {
+        return Arc::new(node(source));
+    }
+    let text = serde_json::to_vec(source).expect("a JSON value encodes");
+    let key = digest(&SHA256, &text).as_ref().to_owned();
+    let known = || SHARED.lock().expect("no panic under this lock");
+    if let Some(found) = known().get(&key) {
+        return found.clone();
+    }
+    let made = Arc::new(node(source));
+    let mut known = known();
+    if known.len() >= SHARED_LIMIT {
+        known.clear();
+    }
+    known.insert(key, made.clone());
+    made
+}
+
 fn node(source: &Map<String, Value>) -> Node {
-    let map_of = |value: &Value| value.as_object().map(|source| Arc::new(node(source)));
+    let map_of = |value: &Value| value.as_object().map(shared);
     let mut out = Node {
         kind: Type::parse(text(source, "type")),
         format: text(source, "format").to_owned(),
@@ -73,7 +106,7 @@ fn node(source: &Map<String, Value>) -> Node {
         out.properties.insert(name.clone(), property);
     }
     out.additional = match source.get("additionalProperties") {
-        Some(Value::Object(source)) => Some(Arc::new(node(source))),
+        Some(Value::Object(source)) => Some(shared(source)),
         Some(Value::Bool(true)) if out.properties.is_empty() => {
             Some(Arc::new(Node { preserve_unknown: true, ..Node::default() }))
         }
@@ -192,7 +225,9 @@ fn complete_defaults(node: &mut Node) {
         return;
     }
     for child in node.properties.values_mut().chain(&mut node.additional).chain(&mut node.items) {
-        complete_defaults(Arc::make_mut(child));
+        if child.has.defaults || child.default.is_some() {
+            complete_defaults(Arc::make_mut(child));
+        }
     }
     if let Some(mut value) = node.default.take() {
         prune::prune_part(node, &mut value);

@@ -41,8 +41,9 @@ pub(crate) enum Kind {
 /// The bearer token of the HTTPS door.
 pub(crate) const TOKEN: &str = "conformance";
 
-/// Virtual time on a runtime that is not paused passes in steps of this length, so that what wakes at each can act.
-const STRIDE: Duration = Duration::from_millis(50);
+/// Virtual time on a runtime that is not paused passes in steps of this length, so that who waits for something else sees
+/// in between that it came.
+const STRIDE: Duration = Duration::from_secs(1);
 
 /// A way into a cluster. Requests share a connection as long as the server keeps it; each watch has its own.
 pub(crate) struct Door<'a> {

@@ -1,6 +1,6 @@
 //! What no good client sends: each gets a clear answer or a clean close, and the server goes on.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use rstest::rstest;
 use tokio::{
@@ -22,8 +22,8 @@ fn nested(levels: usize) -> String {
 #[case(JSON, "{not json", 400, "invalid character 'n' looking for beginning of object key string ({not json)")]
 #[case(JSON, "", 400, "unexpected end of JSON input (<empty>)")]
 #[case(JSON, "[]", 400, "json: cannot unmarshal array into Go value")]
-#[case(YAML, "a: [unclosed", 400, "error converting YAML to JSON: yaml: ")]
-#[case(YAML, "a: &a [*a]", 400, "error converting YAML to JSON: yaml: ")]
+#[case(YAML, "a: [unclosed", 400, "(must be of type ConfigMap): yaml: line 1: did not find")]
+#[case(YAML, "a: &a [*a]", 400, "(must be of type ConfigMap): yaml: ")]
 #[case(JSON, &nested(101), 400, "exceeded max depth")]
 #[case(JSON, &nested(100_000), 400, "exceeded max depth")]
 #[case(JSON, &" ".repeat(3 * 1024 * 1024 + 1), 413, "Request entity too large: limit is 3145728")]
@@ -48,6 +48,44 @@ async fn a_bad_body_or_form_is_told_apart(
     assert_eq!(answer.code, code, "{answer:?}");
     assert!(answer.message().contains(text), "{}", answer.message());
     assert_eq!(answer.json()["kind"], "Status");
+    door.is_well().await;
+}
+
+#[tokio::test]
+async fn each_body_of_the_collection_of_bad_ones_is_refused_with_a_status() {
+    let door = Door::open().await;
+    let here = br#"{"metadata":{"name":"here"},"data":{"a":"b"}}"#;
+    assert_eq!(door.request("POST", MAPS, JSON, here).await.code, 201);
+    let collection = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/bad-bodies");
+    let in_order = |folder: &Path| {
+        let mut found: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        found.sort();
+        found
+    };
+    let mut count = 0;
+    for folder in in_order(&collection) {
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let (to, form) = name.split_once('.').unwrap();
+        let (method, path) = match to {
+            "create-config-map" => ("POST", MAPS),
+            "create-pod" => ("POST", "/api/v1/namespaces/default/pods"),
+            "create-definition" => ("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"),
+            "create-policy" => ("POST", "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"),
+            "patch" => ("PATCH", "/api/v1/namespaces/default/configmaps/here?fieldManager=bad&fieldValidation=Strict"),
+            other => panic!("nobody says where {other} is sent"),
+        };
+        let form = if form == "pb" { "vnd.kubernetes.protobuf" } else { form };
+        for file in in_order(&folder) {
+            let body = fs::read(&file).unwrap();
+            let answer = door.request(method, path, &format!("Content-Type: application/{form}\r\n"), &body).await;
+            let (file, status) = (file.display(), answer.json());
+            assert!((400..=500).contains(&answer.code), "{file}: {} {status}", answer.code);
+            assert_eq!((&status["kind"], &status["code"]), (&"Status".into(), &answer.code.into()), "{file}");
+            assert!(!answer.message().is_empty(), "{file}: {status}");
+            count += 1;
+        }
+    }
+    assert!(count > 100, "{count} bodies were found");
     door.is_well().await;
 }
 

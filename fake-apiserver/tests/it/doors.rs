@@ -61,10 +61,7 @@ async fn a_client_over_memory_lives_through_an_object() {
 #[tokio::test]
 async fn a_client_over_https_lives_through_the_same() {
     let door = Door::open().await;
-    let kubeconfig = kube::config::Kubeconfig::from_yaml(&door.kubeconfig.render()).unwrap();
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
-    config.proxy_url = None;
-    life_of_a_map(Client::try_from(config).unwrap()).await;
+    life_of_a_map(Door::client_of(&door.kubeconfig).await).await;
     door.cluster.shutdown().await;
 }
 

@@ -3,8 +3,15 @@
 mod access;
 mod bad_input;
 mod cli;
+mod conversion;
 mod documents;
 mod doors;
+mod faults;
+mod fuzz;
+mod hook_server;
+mod kube_rs;
+mod ports;
 mod raw;
+mod transcripts;
 mod webhooks;
 mod workloads;

@@ -87,6 +87,14 @@ impl Door {
         Answer { code, head, body: answer[end + 4..].to_vec() }
     }
 
+    /// kube's client, as it comes in with a kubeconfig.
+    pub(crate) async fn client_of(kubeconfig: &Kubeconfig) -> kube::Client {
+        let kubeconfig = kube::config::Kubeconfig::from_yaml(&kubeconfig.render()).unwrap();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.unwrap();
+        config.proxy_url = None;
+        kube::Client::try_from(config).unwrap()
+    }
+
     /// The server still serves.
     pub(crate) async fn is_well(&self) {
         assert_eq!(self.request("GET", "/api/v1/namespaces/default", "", b"").await.code, 200);

@@ -1,90 +1,41 @@
 //! Webhooks of admission: stories with a small HTTPS server that answers reviews.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, Mutex},
-};
-
-use base64::Engine;
-use bytes::Bytes;
 use fake_apiserver::cluster::Cluster;
-use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, service::service_fn};
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     core::{ApiResource, GroupVersionKind},
 };
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rstest::rstest;
-use rustls::{
-    ServerConfig,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
-fn base64(bytes: impl AsRef<[u8]>) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
+use crate::hook_server::{HookServer, base64};
 
-/// A webhook server; it keeps what it was sent.
+/// A webhook of admission; it keeps what it was asked.
 struct Hooks {
-    url: String,
-    ca: String,
-    seen: Arc<Mutex<Vec<Value>>>,
+    server: HookServer,
 }
 
 impl Hooks {
     /// Answers each review with what `answer` makes of its request: the `response` without its UID.
     async fn start(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = builder.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://{}/review", listener.local_addr().unwrap());
-        let (acceptor, answer) = (TlsAcceptor::from(Arc::new(config)), Arc::new(answer));
-        let seen: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let kept = seen.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, answer, kept) = (acceptor.clone(), answer.clone(), kept.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(|request: Request<Incoming>| {
-                        let (answer, kept) = (answer.clone(), kept.clone());
-                        async move {
-                            let body = request.into_body().collect().await.unwrap().to_bytes();
-                            let mut review: Value = serde_json::from_slice(&body).unwrap();
-                            let request = review["request"].take();
-                            let mut response = answer(&request);
-                            response["uid"] = request["uid"].clone();
-                            kept.lock().unwrap().push(request);
-                            let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-                                "response": response});
-                            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(review.to_string()))))
-                        }
-                    });
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        Self { url, ca: base64(cert.pem()), seen }
+        let review = move |review: &Value| {
+            let mut response = answer(&review["request"]);
+            response["uid"] = review["request"]["uid"].clone();
+            let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response});
+            (200, review.to_string())
+        };
+        Self { server: HookServer::start(review).await }
     }
 
     fn client_config(&self) -> Value {
-        json!({"url": self.url, "caBundle": self.ca})
+        self.server.client_config()
     }
 
     fn seen(&self) -> Vec<Value> {
-        self.seen.lock().unwrap().clone()
+        self.server.seen().into_iter().map(|mut review| review["request"].take()).collect()
     }
 }
 
@@ -246,7 +197,7 @@ async fn a_webhook_behind_a_service_that_is_not_there_cannot_be_reached() {
 async fn a_webhook_is_trusted_by_its_bundle_alone() {
     let (_cluster, client) = cluster().await;
     let (hooks, others) = (Hooks::start(|_| json!({"allowed": true})).await, Hooks::start(|_| json!({})).await);
-    let config = json!({"url": hooks.url, "caBundle": others.ca});
+    let config = json!({"url": hooks.server.url, "caBundle": others.server.ca});
     configure(&client, "ValidatingWebhookConfiguration", "v", &[("v.example.com", &config, json!({}))]).await;
     let (code, message) = refusal(maps(&client).create(&PostParams::default(), &map("b", json!({}))).await);
     let end = "tls: failed to verify certificate: x509: certificate signed by unknown authority";

@@ -89,7 +89,7 @@ fn the_files_of_kubeconfig_are_merged_and_the_first_to_say_something_wins() {
     let files = Files::new(&[("a", &config("a")), ("b", &config("b")), ("a2", &config("a").replace("6443", "1"))]);
     let environment = Environment { kubeconfig: files.paths(&["none", "a", "b", "a2"]), ..Default::default() };
     let access = ConnectOptions::default().find(&environment).unwrap();
-    assert_eq!(access.contexts().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(access.contexts().map(|context| context.name).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(access.cluster().server, "https://a.example:6443");
     assert_eq!(*access.source(), Source::Kubeconfig(vec![files.path("a"), files.path("b"), files.path("a2")]));
     let b = ConnectOptions { context: Some("b".into()), ..Default::default() }.find(&environment).unwrap();

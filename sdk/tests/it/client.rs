@@ -3,7 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use agent_sandbox_sdk::{
-    AgentSandboxClient, WaitError, conditions, crds,
+    AgentSandboxClient, WaitError, conditions,
     v1beta1::{
         OperatingMode, PodTemplate, Sandbox, SandboxClaim, SandboxClaimSpec, SandboxSpec, SandboxTemplate,
         SandboxTemplateRef, SandboxTemplateSpec, SandboxWarmPool, SandboxWarmPoolRef, SandboxWarmPoolSpec,
@@ -27,6 +27,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use crate::our_definitions;
+
 const SOON: Duration = Duration::from_secs(10);
 const LATER: Duration = Duration::from_secs(300);
 
@@ -34,7 +36,7 @@ const LATER: Duration = Duration::from_secs(300);
 async fn cluster() -> Result<(Cluster, AgentSandboxClient)> {
     let cluster = Cluster::builder().seed(1).kubelet(false).sandbox_controllers(false).start().await?;
     let definitions = Api::<CustomResourceDefinition>::all(cluster.client());
-    for crd in crds::all() {
+    for crd in our_definitions() {
         definitions.create(&PostParams::default(), &crd).await.context("our definition is taken")?;
         let name = crd.name_any();
         let established = await_condition(definitions.clone(), &name, is_crd_established());

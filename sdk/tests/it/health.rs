@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use agent_sandbox_sdk::{
-    AgentSandboxClient, crds,
+    AgentSandboxClient,
     health::{Topic, Verdict},
 };
 use anyhow::Result;
@@ -14,6 +14,8 @@ use kube::{
     api::{DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+
+use crate::our_definitions;
 
 fn verdicts(health: &agent_sandbox_sdk::health::Health, topic: Topic) -> Vec<Verdict> {
     health.about(topic).map(|row| row.verdict).collect()
@@ -51,7 +53,7 @@ async fn an_empty_cluster_is_told_what_it_lacks_and_a_full_one_is_healthy() -> R
     }
 
     let definitions = Api::<CustomResourceDefinition>::all(cluster.client());
-    for crd in crds::all() {
+    for crd in our_definitions() {
         definitions.create(&PostParams::default(), &crd).await?;
     }
     workload(

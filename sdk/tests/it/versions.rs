@@ -27,6 +27,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+use crate::our_definitions;
+
 const SOON: Duration = Duration::from_secs(10);
 
 async fn cluster_with(definitions: Vec<CustomResourceDefinition>) -> Result<(Cluster, AgentSandboxClient)> {
@@ -44,7 +46,7 @@ async fn cluster_with(definitions: Vec<CustomResourceDefinition>) -> Result<(Clu
 
 /// Our definitions as a cluster before v0.5.0 would have them.
 fn only_older() -> Vec<CustomResourceDefinition> {
-    let mut all = crds::all();
+    let mut all = our_definitions();
     for crd in &mut all {
         crd.spec.conversion = None;
         crd.spec.versions.retain(|version| version.name == "v1alpha1");
@@ -62,7 +64,7 @@ fn v0_1_1() -> Option<Vec<CustomResourceDefinition>> {
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         serde_saphyr::from_str(&text).expect("upstream's definition is a definition")
     };
-    Some(crds::all().iter().map(read).collect())
+    Some(our_definitions().iter().map(read).collect())
 }
 
 fn pods() -> PodTemplate {
@@ -129,7 +131,7 @@ async fn program(client: &AgentSandboxClient) -> Result<Vec<String>> {
 
 #[tokio::test(start_paused = true)]
 async fn one_program_runs_on_old_and_new_clusters_and_says_the_same() -> Result<()> {
-    let (cluster, client) = cluster_with(crds::all()).await?;
+    let (cluster, client) = cluster_with(our_definitions()).await?;
     assert_eq!(client.sandboxes().version().await?, Version::V1beta1);
     let wanted = program(&client).await?;
     cluster.shutdown().await;
@@ -268,7 +270,7 @@ async fn our_conversion_is_the_one_that_the_cluster_serves() -> Result<()> {
 /// Features are read from the cluster's definitions, not concluded from its version.
 #[tokio::test(start_paused = true)]
 async fn what_a_cluster_can_do_is_probed() -> Result<()> {
-    let (cluster, client) = cluster_with(crds::all()).await?;
+    let (cluster, client) = cluster_with(our_definitions()).await?;
     assert!(client.sandboxes().has_field("spec.operatingMode").await?);
     assert!(!client.sandboxes().has_field("spec.replicas").await?);
     assert!(client.claims().has_field("spec.env.containerName").await?, "through a list");
@@ -294,7 +296,7 @@ async fn a_helper_can_be_written_for_any_kind() -> Result<()> {
     async fn count<K: Kind>(objects: &Objects<K>) -> Result<usize, Error> {
         Ok(objects.list(&ListParams::default()).await?.len())
     }
-    let (cluster, client) = cluster_with(crds::all()).await?;
+    let (cluster, client) = cluster_with(our_definitions()).await?;
     assert_eq!(count(&client.claims()).await? + count(&client.templates()).await?, 0);
     cluster.shutdown().await;
     Ok(())

@@ -42,7 +42,29 @@ fn packing_shows_nowhere_but_in_the_tree() {
     let managers = json!([{"manager": "m", "fieldsV1": fields}, {"manager": "n"}, {}]);
     let value = json!({"apiVersion": "x.io/v1", "metadata": {"managedFields": managers}});
     let stored = Stored::new(object(value.clone()));
-    assert!(stored.at(&["metadata", "managedFields"]).unwrap()[0]["fieldsV1"].is_string());
+    assert!(stored.at(&["metadata", "managedFields"]).unwrap().is_string());
     assert_eq!(serde_json::from_slice::<Value>(&stored.json()).unwrap(), value);
     assert_eq!(stored.unpacked().into_value(), value);
+}
+
+#[test]
+fn the_schemas_of_a_definition_are_kept_as_text_which_shows_nowhere_but_in_the_tree() {
+    let versions = json!([
+        {"name": "v1", "schema": {"openAPIV3Schema": {"type": "object", "description": "a \"b\""}}, "served": true},
+        {"name": "v2", "schema": {}},
+        {"name": "v3"},
+    ]);
+    let kind = "CustomResourceDefinition";
+    let value = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": kind, "spec": {"versions": versions, "x": 1}});
+    let stored = Arc::new(Stored::new(object(value.clone())));
+    let schema = |stored: &Stored| stored.at(&["spec", "versions"]).unwrap()[0]["schema"]["openAPIV3Schema"].clone();
+    assert!(schema(&stored).is_string());
+    assert_eq!(serde_json::from_slice::<Value>(&stored.json()).unwrap(), value);
+    assert_eq!(stored.unpacked().into_value(), value);
+    assert_eq!(stored.unfolded().object().as_value(), &value);
+    assert_eq!(stored.unfolded().json(), stored.json());
+
+    let mut other = value;
+    other["kind"] = "Other".into();
+    assert!(schema(&Stored::new(object(other))).is_object());
 }

@@ -71,7 +71,10 @@ fn a_patch_has_at_most_ten_thousand_operations() {
     assert!(json(&json!({"a": 1}), &patch(10_000)).is_ok());
     let status = json(&json!({"a": 1}), &patch(10_001)).expect_err("one too many");
     assert_eq!(status.code, 413);
-    assert_eq!(status.message, "The allowed maximum operations in a JSON patch is 10000, got 10001");
+    assert_eq!(
+        status.message,
+        "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001"
+    );
 }
 
 #[test]

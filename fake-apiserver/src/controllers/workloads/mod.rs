@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::KUBE_CONTROLLER_MANAGER;
 use crate::{
-    actor::{Api, Change, Server, Source},
+    actor::{self, Api, Change, Server, Source},
     base::{Gvr, Object, Status, Stored, selector::LabelSelector},
     clock::time_text,
 };
@@ -34,14 +34,18 @@ type Key = (String, String);
 
 /// Starts them all on the tracker; they end with the token.
 pub(super) fn start(server: &Server, tasks: &TaskTracker, token: &CancellationToken) {
-    tasks.spawn(replica_set::run(server.clone(), replica_set::REPLICA_SETS, token.clone()));
-    tasks.spawn(replica_set::run(server.clone(), replica_set::REPLICATION_CONTROLLERS, token.clone()));
-    tasks.spawn(deployment::run(server.clone(), token.clone()));
-    tasks.spawn(stateful_set::run(server.clone(), token.clone()));
-    tasks.spawn(daemon_set::run(server.clone(), token.clone()));
-    tasks.spawn(job::run(server.clone(), token.clone()));
-    tasks.spawn(cron_job::run(server.clone(), token.clone()));
-    tasks.spawn(endpoints::run(server.clone(), token.clone()));
+    actor::start(server, tasks, token, "replicaset-controller", |server, token| {
+        replica_set::run(server, replica_set::REPLICA_SETS, token)
+    });
+    actor::start(server, tasks, token, "replicationcontroller-controller", |server, token| {
+        replica_set::run(server, replica_set::REPLICATION_CONTROLLERS, token)
+    });
+    actor::start(server, tasks, token, "deployment-controller", deployment::run);
+    actor::start(server, tasks, token, "statefulset-controller", stateful_set::run);
+    actor::start(server, tasks, token, "daemonset-controller", daemon_set::run);
+    actor::start(server, tasks, token, "job-controller", job::run);
+    actor::start(server, tasks, token, "cronjob-controller", cron_job::run);
+    actor::start(server, tasks, token, "endpointslice-controller", endpoints::run);
 }
 
 fn core(resource: &str) -> Gvr {

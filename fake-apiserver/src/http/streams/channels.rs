@@ -64,19 +64,17 @@ pub(super) fn read(protocol: Protocol, mut data: Bytes) -> Message {
     let channel = data.split_to(1)[0];
     match channel {
         STDIN => Message::Stdin(data),
-        RESIZE => match serde_json::from_slice::<Value>(&data) {
-            Ok(size) => {
-                let side = |name: &str| size.get(name).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
-                match (side("Width"), side("Height")) {
-                    (Some(width), Some(height)) => Message::Resize(Size { width, height }),
-                    _ => Message::Other,
-                }
-            }
-            Err(_) => Message::Other,
-        },
+        RESIZE => size(&data).map_or(Message::Other, Message::Resize),
         CLOSE if protocol == Protocol::V5 && data.first() == Some(&STDIN) => Message::EndOfStdin,
         _ => Message::Other,
     }
+}
+
+/// A terminal's size, as a client tells it.
+pub(super) fn size(json: &[u8]) -> Option<Size> {
+    let size: Value = serde_json::from_slice(json).ok()?;
+    let side = |name: &str| size.get(name).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
+    Some(Size { width: side("Width")?, height: side("Height")? })
 }
 
 /// A message with data of a channel.

@@ -116,6 +116,36 @@ pub(super) fn remote(query: &Pairs) -> Remote {
     }
 }
 
+impl Remote {
+    /// As a kubelet wants it (`streamParams` in `pkg/registry/core/pod/strategy.go`).
+    pub(super) fn pairs(&self) -> Vec<(String, String)> {
+        let Wanted { stdin, stdout, stderr, tty } = self.wanted;
+        let flags = [("input", stdin), ("output", stdout), ("error", stderr), ("tty", tty)];
+        let flags = flags.into_iter().filter(|(_, on)| *on).map(|(name, _)| (name.into(), "1".into()));
+        flags.chain(self.command.iter().map(|word| ("command".into(), word.clone()))).collect()
+    }
+}
+
+/// The options of exec and attach, as a kubelet is asked.
+pub(super) fn at_node(query: &Pairs) -> Remote {
+    let on = |name| flag(query, name).unwrap_or_default();
+    Remote {
+        wanted: Wanted { stdin: on("input"), stdout: on("output"), stderr: on("error") && !on("tty"), tty: on("tty") },
+        ..remote(query)
+    }
+}
+
+/// The query of a port-forward, as a kubelet is asked.
+pub(super) fn port_pairs(query: &Pairs) -> Vec<(String, String)> {
+    let ports: Vec<&str> = query.iter().filter(|(key, _)| key == "ports").map(|(_, value)| value.as_str()).collect();
+    if ports.is_empty() { Vec::new() } else { vec![("port".into(), ports.join(","))] }
+}
+
+/// The query of a log, as a kubelet is asked: the container stands in its path.
+pub(super) fn log_pairs(query: &Pairs) -> Vec<(String, String)> {
+    query.iter().filter(|(key, _)| key != "container").cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -165,6 +195,13 @@ mod tests {
             ..LogOptions::default()
         };
         assert_eq!(options.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_kubelet_is_asked_for_what_the_client_wants() {
+        let asked = remote(&query("command=sh&command=-c&command=a%26b&stdin=true&stdout=1&stderr=0"));
+        let passed = at_node(&asked.pairs());
+        assert_eq!((passed.command, passed.wanted), (asked.command, asked.wanted));
     }
 
     #[test]

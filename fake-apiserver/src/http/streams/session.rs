@@ -24,7 +24,7 @@ use super::channels::{self, ERROR, Message, Protocol, STDERR, STDOUT};
 use crate::{
     base::Status,
     clock::Clock,
-    kubelet::{Control, Process},
+    kubelet::{Control, Process, Signal},
 };
 
 /// What the streams belong to.
@@ -45,16 +45,26 @@ pub(super) struct Session {
 }
 
 /// How long a client may take to answer our closing.
-const CLOSING: Duration = Duration::from_secs(5);
+pub(super) const CLOSING: Duration = Duration::from_secs(5);
 
 /// How often a client that cannot be read from, because its process does not read, is asked whether it is still there.
-const PING: Duration = Duration::from_secs(5);
+pub(super) const PING: Duration = Duration::from_secs(5);
 
-type Sink<S> = Mutex<SplitSink<WebSocketStream<S>, Frame>>;
+pub(super) type Sink<S> = Mutex<SplitSink<WebSocketStream<S>, Frame>>;
 
 /// The client is gone.
 #[derive(Debug)]
-struct Gone;
+pub(super) struct Gone;
+
+/// Ends a process when it is dropped: a command whose client is gone is gone too.
+#[derive(Debug)]
+pub(in crate::http) struct Leash(pub(in crate::http) Control);
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.0.signal(Signal::Kill);
+    }
+}
 
 impl Session {
     /// Carries bytes until the process ends or the client leaves.
@@ -68,6 +78,8 @@ impl Session {
             Err(status) => channels::failure(&status),
             Ok(process) => {
                 let Process { control, pipes } = process;
+                // Who only watched a program leaves it alone.
+                let _leash = matches!(self.kind, Kind::Exec(_)).then(|| Leash(control.clone()));
                 // As the kubelet does: an empty message says that the streams are there.
                 let first = if pipes.stdout.is_some() { STDOUT } else { STDERR };
                 if send(&sink, channels::write(first, b"")).await.is_err() {
@@ -109,8 +121,7 @@ impl Session {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         send(sink, channels::write(ERROR, end.to_string().as_bytes())).await?;
-        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        sink.lock().await.send(Frame::Close(Some(frame))).await.map_err(|_| Gone)?;
+        say_close(sink).await?;
         let answered = async { while let Some(Ok(_)) = messages.next().await {} };
         let _ = self.clock.timeout(CLOSING, answered).await; // or it does not answer: then we go
         Ok(())
@@ -169,7 +180,17 @@ impl Session {
     }
 }
 
-async fn send<S>(sink: &Sink<S>, message: Bytes) -> Result<(), Gone>
+/// Closes in order, with a code.
+pub(super) async fn say_close<S>(sink: &Sink<S>) -> Result<(), Gone>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    sink.lock().await.send(Frame::Close(Some(frame))).await.map_err(|_| Gone)
+}
+
+/// Sends a message.
+pub(super) async fn send<S>(sink: &Sink<S>, message: Bytes) -> Result<(), Gone>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -177,7 +198,7 @@ where
 }
 
 /// Carries one output to its end.
-async fn print<S>(channel: u8, pipe: Option<DuplexStream>, sink: &Sink<S>) -> Result<(), Gone>
+pub(super) async fn print<S>(channel: u8, pipe: Option<impl AsyncRead + Unpin>, sink: &Sink<S>) -> Result<(), Gone>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

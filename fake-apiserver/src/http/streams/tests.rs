@@ -1,8 +1,14 @@
 //! Streams through a real upgrade, over a pipe in memory.
 
+mod spdy_client;
+
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
+use http::{
+    HeaderMap,
+    header::{CONNECTION, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+};
 use rstest::rstest;
 use serde_json::json;
 use tokio::io::DuplexStream;
@@ -217,11 +223,13 @@ async fn a_container_that_does_not_run_is_told_on_the_error_channel() {
     "v5.channel.k8s.io",
     "400 container x is not valid for pod p"
 )]
-#[case::port_forward(
+#[case::no_ports("portforward", "", "v4.channel.k8s.io", "400 query parameter \"port\" is required")]
+#[case::ports_of_another_protocol(
     "portforward",
     "ports=80",
-    "v4.channel.k8s.io",
-    "501 fake-apiserver does not implement port-forward"
+    "v5.channel.k8s.io",
+    "400 portforward needs the subprotocol SPDY/3.1+portforward.k8s.io or v4.channel.k8s.io; the client offers \
+     [v5.channel.k8s.io]"
 )]
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_is_refused_before_the_upgrade(
@@ -246,15 +254,107 @@ async fn a_pod_without_a_node_has_no_streams_and_an_empty_log() {
     assert_eq!(refusal, Err("400 a container name must be specified for pod p, choose one of: [a b]".to_owned()));
 }
 
-#[rstest]
-#[case("SPDY/3.1", 501)]
-#[case("h2c", 400)]
-fn other_upgrades_are_refused(#[case] protocol: &'static str, #[case] code: u16) {
+#[test]
+fn other_upgrades_are_refused() {
     let mut headers = HeaderMap::new();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static(protocol));
-    assert_eq!(Upgrade::check(&headers, "exec").err().unwrap().code, code);
+    headers.insert(UPGRADE, HeaderValue::from_static("h2c"));
+    assert_eq!(Asked::read(&headers).unwrap_err().code, 400);
     headers.remove(CONNECTION);
-    let status = Upgrade::check(&headers, "exec").err().unwrap();
+    let status = Asked::read(&headers).unwrap_err();
     assert_eq!((status.code, status.message.as_str()), (400, "Upgrade request required"));
+}
+
+/// A pod that answers on three ports: it echoes, says something and closes, and never says anything.
+async fn listening() -> Streams {
+    let streams = server(true).await;
+    let script = r#"{"ports": {"7": "cat", "80": ["sh", "-c", "read line; echo $line back"], "9": "sleep infinity"}}"#;
+    let mut pod = Object::new("v1", "Pod", "default", "p");
+    pod.set_at(&["metadata", "annotations"], json!({ kubelet::ANNOTATION: script }));
+    pod.set("spec", one());
+    create(&streams, pod).await;
+    running(&streams).await;
+    streams
+}
+
+/// How often the kubelet's names for things differ: every pod has a UID.
+fn without_uid(streams: &Streams, text: &str) -> String {
+    let target = streams.registry.target(&Gvr::new("", "v1", "pods"), "default", "p", "").unwrap();
+    let pod = futures::executor::block_on(streams.registry.get(&target, "")).unwrap();
+    text.replace(pod.uid(), "UID")
+}
+
+const NO_PORT: &str = "error forwarding port 81 to pod p, uid UID: failed to execute portforward in network namespace \
+    \"/var/run/netns/cni-UID\": failed to connect to localhost:81 inside namespace \"/var/run/netns/cni-UID\", IPv4: dial tcp4 \
+    127.0.0.1:81: connect: connection refused IPv6 dial tcp6 [::1]:81: connect: connection refused";
+
+async fn binary(socket: &mut Socket) -> Option<Vec<u8>> {
+    loop {
+        match socket.next().await?.unwrap() {
+            Message::Binary(data) => return Some(data.into()),
+            Message::Close(_) => return None,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_is_reached_over_the_channels_of_a_websocket() {
+    let streams = listening().await;
+    let mut socket = open(&streams, "portforward", "ports=80&ports=7", "v4.channel.k8s.io").await.unwrap();
+    for (channel, port) in [(0, 80), (1, 80), (2, 7), (3, 7)] {
+        assert_eq!(binary(&mut socket).await.unwrap(), [channel, port, 0]);
+    }
+    socket.send(Message::Binary(Bytes::from_static(b"\x02echo"))).await.unwrap();
+    assert_eq!(binary(&mut socket).await.unwrap(), b"\x02echo");
+    socket.send(Message::Binary(Bytes::from_static(b"\x00hello\n"))).await.unwrap();
+    assert_eq!(binary(&mut socket).await.unwrap(), b"\x00hello back\n");
+    assert_eq!(binary(&mut socket).await, None, "one port has ended, and with it the connection");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_nobody_listens_on_is_told_on_its_error_channel() {
+    let streams = listening().await;
+    let mut socket = open(&streams, "portforward", "ports=81", "v4.channel.k8s.io").await.unwrap();
+    binary(&mut socket).await.unwrap();
+    binary(&mut socket).await.unwrap();
+    let message = binary(&mut socket).await.unwrap();
+    assert_eq!(message[0], 1);
+    assert_eq!(without_uid(&streams, std::str::from_utf8(&message[1..]).unwrap()), NO_PORT);
+    assert_eq!(binary(&mut socket).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_waits_for_a_client_that_does_not_read_and_nothing_is_lost() {
+    let streams = server(true).await;
+    pod(&streams, one()).await;
+    running(&streams).await;
+    let query = "command=seq&command=300000&stdout=true";
+    let mut socket = open(&streams, "exec", query, "v5.channel.k8s.io").await.unwrap();
+    let busy = streams.tasks.len();
+    streams.registry.clock().sleep(Duration::from_secs(3600)).await;
+    assert_eq!(streams.tasks.len(), busy, "2 MB do not fit into what is buffered: it goes on waiting");
+    let (out, _, status, _) = drain(&mut socket).await;
+    assert_eq!((out.len(), out.lines().last(), &status["status"]), (1_988_895, Some("300000"), &json!("Success")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_streams_at_once_are_each_whole_and_leave_nothing() {
+    let streams = server(true).await;
+    pod(&streams, one()).await;
+    running(&streams).await;
+    let before = streams.tasks.len();
+    let one = async |at: usize| {
+        let query = "command=cat&stdin=true&stdout=true";
+        let mut socket = open(&streams, "exec", query, "v5.channel.k8s.io").await.unwrap();
+        let mut text = vec![0];
+        text.extend(format!("{at} ").repeat(10_000).into_bytes());
+        socket.send(Message::Binary(text.clone().into())).await.unwrap();
+        socket.send(Message::Binary(Bytes::from_static(b"\xff\x00"))).await.unwrap();
+        let (out, _, status, _) = drain(&mut socket).await;
+        assert!(out.as_bytes() == &text[1..] && status["status"] == "Success", "{at}: {} bytes", out.len());
+    };
+    futures::future::join_all((0..200).map(one)).await;
+    streams.registry.clock().sleep(Duration::from_secs(10)).await;
+    assert_eq!(streams.tasks.len(), before);
 }

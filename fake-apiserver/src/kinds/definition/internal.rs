@@ -10,12 +10,10 @@ pub(super) const SHARED: [&str; 4] = ["schema", "subresources", "additionalPrint
 
 /// Whether all versions have the same value of a member.
 pub(super) fn is_shared(versions: &[Value], member: &str) -> bool {
-    let value = |version: &Value| match version.get(member) {
-        Some(Value::Array(list)) if list.is_empty() => Value::Null,
-        Some(value) => value.clone(),
-        None => Value::Null,
-    };
-    versions.windows(2).all(|pair| value(&pair[0]) == value(&pair[1]))
+    let is_empty = |value: &&Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+    let mut values = versions.iter().map(|version| version.get(member).filter(|value| !is_empty(value)));
+    let first = values.next();
+    values.all(|value| Some(value) == first)
 }
 
 /// A JSON object whose members stay in the order they were written in, as Go's structs have it.

@@ -148,7 +148,11 @@ impl Shell {
             "$" => Some("1".into()),
             "#" => Some(self.arguments.len().to_string()),
             "@" | "*" => Some(self.arguments.join(" ")),
-            "-" | "!" => Some(String::new()),
+            "-" => Some(String::new()),
+            "!" => {
+                let last = self.jobs.lock().expect("no panic under this lock").last();
+                Some(last.map(|number| number.to_string()).unwrap_or_default())
+            }
             "0" => Some(self.name.clone()),
             "HOSTNAME" if self.variable(name).is_none() => Some(self.host.hostname.clone()),
             name => match name.parse::<usize>() {

@@ -4,6 +4,7 @@
 mod builtins;
 mod expand;
 pub(super) mod fs;
+mod jobs;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,10 @@ mod tests;
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use tokio::{
@@ -22,6 +26,7 @@ use tokio::{
 pub(super) use self::builtins::decode_base64;
 use self::{
     fs::{Fs, normalize},
+    jobs::Jobs,
     parse::{Body, Command, Item, Join, List, ParseError, Pipeline, To, parse},
 };
 use super::script::ExecRule;
@@ -34,7 +39,12 @@ pub(super) struct Host {
     pub(super) hostname: String,
     /// Commands that a script answers; first match wins.
     pub(super) rules: Vec<ExecRule>,
+    /// How many background commands were started: their process numbers.
+    pub(super) numbers: AtomicU32,
 }
+
+/// The process number of the first background command; the container's own program has 1.
+const FIRST_NUMBER: u32 = 7;
 
 /// What happens to a command that is no builtin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +133,7 @@ pub(super) struct Shell {
     /// Wakes when Ctrl-C is typed.
     interrupt: Arc<Notify>,
     /// Background commands of this shell.
-    jobs: Arc<Mutex<tokio::task::JoinSet<i32>>>,
+    jobs: Arc<Mutex<Jobs>>,
     depth: usize,
 }
 
@@ -331,7 +341,8 @@ impl Shell {
             shell.status
         };
         let job: Run<'static, i32> = Box::pin(job); // boxed, so that the type of `list` does not contain itself
-        self.jobs.lock().expect("no panic under this lock").spawn(job);
+        let number = self.host.numbers.fetch_add(1, Ordering::Relaxed) + FIRST_NUMBER;
+        self.jobs.lock().expect("no panic under this lock").start(number, job);
         self.status = 0;
         Flow::Next
     }

@@ -13,7 +13,7 @@ fn clock() -> Clock {
 }
 
 fn shell(clock: &Clock, rules: Vec<ExecRule>) -> Shell {
-    let host = Arc::new(Host { clock: clock.clone(), hostname: "web-0".into(), rules });
+    let host = Arc::new(Host { clock: clock.clone(), hostname: "web-0".into(), rules, numbers: Default::default() });
     let env = BTreeMap::from([("HOME".to_owned(), "/root".to_owned()), ("A".to_owned(), "1 2".to_owned())]);
     Shell::new(host, Fs::new("web-0", clock.now()), env, "/", Unknown::NotFound)
 }
@@ -67,6 +67,25 @@ async fn sh(text: &str) -> (String, String, i32) {
 #[case("echo $(echo inner) `echo old`", "inner old\n")]
 #[case("X=1; (X=2; echo $X); echo $X", "2\n1\n")]
 #[case("X=y env | grep ^X", "X=y\n")]
+#[case("sleep 1000 & kill $!; wait $!; echo $?", "143\n")]
+#[case("sleep 1000 & sleep 2000 & kill -9 %2; wait %2; echo $?; kill -0 %1 && echo alive; kill %1", "137\nalive\n")]
+#[case("(exit 3) & wait $!; echo $?; kill 12345 2>&1; echo $?", "3\nsh: kill: (12345) - No such process\n1\n")]
+#[case("mkdir -p /tmp/d/e; echo hi > /tmp/d/e/f; tar cf - -C /tmp d | tar -xmf - -C /root; cat /root/d/e/f", "hi\n")]
+#[case(
+    "mkdir /tmp/d; echo x > /tmp/d/f; tar -cf /tmp/t.tar /tmp/d 2>&1; tar tf /tmp/t.tar",
+    "tar: Removing leading `/' from member names\ntmp/d/\ntmp/d/f\n"
+)]
+#[case(
+    "tar cf - /none 2>&1 >/dev/null; echo $?",
+    "tar: Removing leading `/' from member names\ntar: /none: Cannot stat: No such file or directory\ntar: Exiting with failure status due to previous errors\n2\n"
+)]
+#[case("echo '  a  b c  ' | { read x y; echo \"<$x><$y>\"; }", "<a><b c>\n")]
+#[case("echo 'a:b::c' | { IFS=: read x y z; echo \"<$x><$y><$z>\"; }", "<a><b><:c>\n")]
+#[case("echo '  a ' | { IFS= read -r x; echo \"<$x>\"; }", "<  a >\n")]
+#[case("printf 'a\\\\b\\\\\\nc\\n' | { read x; echo \"<$x>\"; }", "<abc>\n")]
+#[case("printf 'a\\\\b\\n' | { read -r x; echo \"<$x>\"; }", "<a\\b>\n")]
+#[case("printf 'no end' | { read x && echo yes; echo \"<$x>\"; }", "<no end>\n")]
+#[case("printf 'a\\r\\n' | { read x; printf %s \"$x\" | wc -c; }", "2\n")]
 #[case("export Y=z; sh -c 'echo $Y'", "z\n")]
 #[case("Y=z; sh -c 'echo [$Y]'", "[]\n")]
 #[case("echo ${X:-default} ${#A} ${A%2}x", "default 3 1 x\n")]

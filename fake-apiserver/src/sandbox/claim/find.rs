@@ -20,6 +20,7 @@ use super::{
     is_controlled, metadata, pool_name,
     queue::{Candidate, Pool},
     status::{is_sandbox_ready, pod_ips},
+    template_of,
 };
 use crate::{
     base::{Object, Status},
@@ -338,6 +339,7 @@ impl Controller {
         };
         let note = format!("Adopted warm pool Sandbox {}", quoted(&name));
         self.tell(claim, "SandboxAdopted", "Adoption", &note).await;
+        self.count(claim, template_of(Some(&taken)), "warm", is_sandbox_ready(&taken));
         Ok(taken)
     }
 

@@ -16,7 +16,8 @@ mod status;
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::json;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -26,10 +27,10 @@ use self::{
     status::ClaimStatus,
 };
 use super::{
-    Settings,
+    ClaimCreation, Latency, Metrics, Settings, conditions,
     keys::{
-        CREATED_BY, FIRST_OBSERVED, FIRST_READY, TEMPLATE_REF_HASH, claims, name_hash, network_policies, sandboxes,
-        templates, warm_pools,
+        CREATED_BY, FIRST_OBSERVED, FIRST_READY, LAUNCH_TYPE, REQUESTED, TEMPLATE_REF, TEMPLATE_REF_HASH,
+        WEBHOOK_OBSERVED, claims, name_hash, network_policies, sandboxes, templates, warm_pools,
     },
 };
 use crate::{
@@ -48,7 +49,7 @@ const UNKNOWN: &str = "unknown";
 type Key = (String, String);
 
 /// Runs the controller until the token is cancelled.
-pub(super) async fn run(api: Api, settings: Settings, token: CancellationToken) {
+pub(super) async fn run(api: Api, settings: Settings, metrics: Metrics, token: CancellationToken) {
     let seen = Arc::new(Seen::default());
     let clock = api.clock().clone();
     let notes = [(); 4].map(|()| seen.clone());
@@ -59,8 +60,9 @@ pub(super) async fn run(api: Api, settings: Settings, token: CancellationToken) 
         Source::all(warm_pools(), move |change| of_pools.pool(change)),
         Source::all(templates(), move |change| of_templates.template(change)),
     ];
-    let controller = Controller { api: api.clone(), seen, settings: Arc::new(settings) };
-    actor::run(api, sources, token, move |key| {
+    let workers = settings.workers.claims;
+    let controller = Controller { api: api.clone(), seen, settings: Arc::new(settings), metrics };
+    actor::run_workers(api, sources, token, workers, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(key).await }
     })
@@ -70,6 +72,12 @@ pub(super) async fn run(api: Api, settings: Settings, token: CancellationToken) 
 /// Whether the claim controls an object.
 fn is_controlled(object: &Object, claim: &Object) -> bool {
     object.controller().is_some_and(|owner| owner.uid == claim.uid())
+}
+
+/// The template that a Sandbox says it is of.
+fn template_of(sandbox: Option<&Object>) -> &str {
+    let named = sandbox.and_then(|sandbox| sandbox.annotation(TEMPLATE_REF));
+    named.filter(|name| !name.is_empty()).unwrap_or("__unknown__")
 }
 
 /// The pool that a claim names.
@@ -82,6 +90,7 @@ struct Controller {
     api: Api,
     seen: Arc<Seen>,
     settings: Arc<Settings>,
+    metrics: Metrics,
 }
 
 /// How a pass went: the Sandbox, as far as there is one, and what failed.
@@ -140,7 +149,7 @@ impl Controller {
             return self.tell_of_expiry(&mut claim, &old, &new).await;
         }
         let stamped = match self.write_status(&mut claim, &old, &new).await? {
-            true => self.note_first_ready(&mut claim, &old, &new).await,
+            true => self.note_first_ready(&mut claim, &old, &new, pass.sandbox.as_ref()).await,
             false => Ok(()), // another write has come between, and its event brings the next pass
         };
 
@@ -220,6 +229,7 @@ impl Controller {
         let sandbox = cold::sandbox(claim, &template)?;
         match self.api.create(&sandboxes(), sandbox).await {
             Ok(created) => {
+                self.count(claim, template.name(), "cold", false);
                 let note = format!("Created Sandbox {}", quoted(created.name()));
                 self.tell(claim, "SandboxProvisioned", "Provisioning", &note).await;
                 Ok(created.object().clone())
@@ -321,7 +331,13 @@ impl Controller {
     }
 
     /// Notes when the claim was first ready; that it was, where the note is missing afterwards.
-    async fn note_first_ready(&self, claim: &mut Object, old: &ClaimStatus, new: &ClaimStatus) -> Result<(), Status> {
+    async fn note_first_ready(
+        &self,
+        claim: &mut Object,
+        old: &ClaimStatus,
+        new: &ClaimStatus,
+        sandbox: Option<&Object>,
+    ) -> Result<(), Status> {
         if claim.annotation(FIRST_READY).is_some_and(|time| !time.is_empty()) {
             return Ok(());
         }
@@ -329,10 +345,51 @@ impl Controller {
             (false, false) => Ok(()),
             (true, _) => self.annotate(claim, FIRST_READY, UNKNOWN).await,
             (false, true) => {
+                self.time_first_ready(claim, sandbox);
                 let now = self.api.clock().now().to_string();
                 self.annotate(claim, FIRST_READY, &now).await
             }
         }
+    }
+
+    /// Times how long a claim took that has just become ready.
+    fn time_first_ready(&self, claim: &Object, sandbox: Option<&Object>) {
+        let launch = match sandbox {
+            None => "unknown",
+            Some(sandbox) if sandbox.label(LAUNCH_TYPE) == Some("warm") => "warm",
+            Some(_) => "cold",
+        };
+        let template = template_of(sandbox);
+        let now = self.api.clock().now();
+        let starts =
+            [(Latency::Claim, WEBHOOK_OBSERVED), (Latency::Controller, FIRST_OBSERVED), (Latency::Client, REQUESTED)];
+        for (latency, annotation) in starts {
+            let start = claim.annotation(annotation).and_then(|time| time.parse::<Timestamp>().ok());
+            if let Some(took) = start.and_then(|start| Duration::try_from(now.duration_since(start)).ok()) {
+                self.metrics.took(latency, &[launch, template], took);
+            }
+        }
+        let Some(sandbox) = sandbox else { return };
+        let ready = sandbox.at(&["status", "conditions"]).and_then(Value::as_array);
+        let ready = ready.and_then(|all| conditions::find(all, "Ready")).filter(|ready| ready["status"] == "True");
+        let since = ready.and_then(|ready| ready["lastTransitionTime"].as_str()?.parse::<Timestamp>().ok());
+        if let (Some(since), Some(created)) = (since, sandbox.creation_timestamp())
+            && let Ok(took) = Duration::try_from(since.duration_since(created))
+        {
+            self.metrics.took(Latency::Creation, &[sandbox.namespace(), launch, template], took);
+        }
+    }
+
+    /// Counts a claim that has got its Sandbox.
+    fn count(&self, claim: &Object, template: &str, launch: &str, ready: bool) {
+        self.metrics.claim_created(ClaimCreation {
+            namespace: claim.namespace().into(),
+            sandbox_template: template.into(),
+            launch_type: launch.into(),
+            warmpool_name: pool_name(claim).into(),
+            pod_condition: if ready { "ready" } else { "not_ready" }.into(),
+            created_by: claim.label(CREATED_BY).unwrap_or_default().into(),
+        });
     }
 
     async fn tell_of_expiry(

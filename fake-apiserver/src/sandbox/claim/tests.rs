@@ -580,7 +580,8 @@ impl World {
     fn restart(&mut self, settings: Settings) {
         self.controllers.cancel();
         self.controllers = self.token.child_token();
-        crate::sandbox::start(&self.registry.clone().into(), &settings, &self.tasks, &self.controllers);
+        let metrics = Metrics::default();
+        crate::sandbox::start(&self.registry.clone().into(), &settings, &metrics, &self.tasks, &self.controllers);
     }
 
     async fn create(&self, gvr: Gvr, object: Object) -> Object {

@@ -64,8 +64,9 @@ pub(super) async fn run(api: Api, settings: Settings, token: CancellationToken) 
         Source::all(services(), owners),
     ];
     let put_off = Arc::default();
+    let workers = settings.workers.sandboxes;
     let controller = Controller { creator: api.with_manager(CREATOR), api: api.clone(), index, settings, put_off };
-    actor::run(api, sources, token, move |key| {
+    actor::run_workers(api, sources, token, workers, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(key).await }
     })

@@ -70,11 +70,12 @@ impl Default for Settings {
 }
 
 /// Runs the controller until the token is cancelled.
-pub(super) async fn run(api: Api, settings: Settings, token: CancellationToken) {
+pub(super) async fn run(api: Api, settings: super::Settings, token: CancellationToken) {
     let world = Shared::default();
     let sources = world.sources();
-    let controller = Controller { api: api.clone(), world, settings: Arc::new(settings) };
-    actor::run(api, sources, token, move |key| {
+    let workers = settings.workers.warm_pools;
+    let controller = Controller { api: api.clone(), world, settings: Arc::new(settings.warm_pools) };
+    actor::run_workers(api, sources, token, workers, move |key| {
         let controller = controller.clone();
         async move { controller.reconcile(key).await }
     })

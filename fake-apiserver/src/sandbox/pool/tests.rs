@@ -34,7 +34,7 @@ impl World {
             Kubelet::start(&registry.clone().into(), kubelet::Settings::default(), token.clone(), tasks.clone());
         }
         let settings = sandbox::Settings { warm_pools: settings, ..sandbox::Settings::default() };
-        sandbox::start(&registry.clone().into(), &settings, &tasks, &token);
+        sandbox::start(&registry.clone().into(), &settings, &sandbox::Metrics::default(), &tasks, &token);
         let world = Self { api: Api::new(registry, "system:admin", "test"), tasks, token };
         world.create(&Gvr::new("", "v1", "namespaces"), Object::new("v1", "Namespace", "", "ns")).await;
         world.pass(1).await;
@@ -403,10 +403,10 @@ async fn a_refill_is_held_back_and_paced_as_the_settings_say() {
 async fn hundreds_of_members_cost_few_passes() {
     let world = World::start(Settings::default(), true).await;
     world.template("x").await;
-    world.pool(json!({"replicas": 400})).await;
+    world.pool(json!({"replicas": 200})).await;
     let pool = world.api.get(&warm_pools(), "ns", "pool").await.unwrap().unwrap();
     world.pass(30).await;
-    assert_eq!(world.status().await, full(400, 1));
+    assert_eq!(world.status().await, full(200, 1));
     let after = pool.resource_version().parse().unwrap();
     let mut watcher = world.api.watch(&warm_pools(), "ns", "", after).await.unwrap();
     let writes = watcher.next().await.unwrap();

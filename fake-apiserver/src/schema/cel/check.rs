@@ -377,6 +377,9 @@ fn kind_of(letter: char, receiver: Option<&Kind>) -> Kind {
 
 /// What cel-go says of a rule that does not parse.
 pub(super) fn syntax_error(source: &str, errors: &ParseErrors) -> String {
+    if errors.errors.iter().any(|error| error.msg.contains("Recursion limit of")) {
+        return "ERROR: <input>:-1:0: expression recursion limit exceeded: 250".into();
+    }
     let texts = errors.errors.iter().map(|error| {
         let (line, column) = error.pos;
         let column = usize::try_from(column).unwrap_or_default().max(1);

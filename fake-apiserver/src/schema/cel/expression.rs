@@ -21,8 +21,9 @@ use serde_json::Value;
 
 use super::{
     ENV,
+    budget::{self, Budget, Metered},
     check::{self, Kind},
-    go_error, values,
+    deep, go_error, values,
 };
 
 /// How many compiled expressions are kept; beyond, all are forgotten and compiled anew when needed.
@@ -173,19 +174,31 @@ impl Scope {
             let members = Arc::new(variables.clone());
             names.push(("variables".to_owned(), Kind::Struct("kubernetes.variables", members)));
         }
-        let checked = check::check_names(&program, source, names);
+        let checked = deep::with_stack(source, || check::check_names(&program.program, source, names));
         checked.map(|checked| checked.kind).map_err(|text| format!("compilation failed: {text}"))
     }
 }
 
+/// An expression as it is checked, and as it is run.
+#[derive(Debug)]
+struct Compiled {
+    program: Program,
+    metered: Metered,
+}
+
 /// Compiles an expression, or finds it among those that were compiled before.
-fn compile(source: &str) -> Result<Arc<Program>, String> {
-    static COMPILED: Mutex<BTreeMap<String, Arc<Program>>> = Mutex::new(BTreeMap::new());
+fn compile(source: &str) -> Result<Arc<Compiled>, String> {
+    static COMPILED: Mutex<BTreeMap<String, Arc<Compiled>>> = Mutex::new(BTreeMap::new());
     if let Some(program) = COMPILED.lock().expect("no panic under this lock").get(source) {
         return Ok(program.clone());
     }
-    let failed = |errors| format!("compilation failed: {}", check::syntax_error(source, &errors));
-    let program = Arc::new(ENV.compile(source).map_err(failed)?);
+    deep::check(source).map_err(|why| format!("compilation failed: {why}"))?;
+    let compiled = deep::with_stack(source, || {
+        let program = ENV.compile(source).map_err(|errors| check::syntax_error(source, &errors))?;
+        let metered = Metered::new(&program)?;
+        Ok(Compiled { program, metered })
+    });
+    let program = Arc::new(compiled.map_err(|why: String| format!("compilation failed: {why}"))?);
     let mut kept = COMPILED.lock().expect("no panic under this lock");
     if kept.len() >= KEPT {
         kept.clear();
@@ -214,6 +227,7 @@ type Evaluated = BTreeMap<String, Result<Arc<dyn Val>, String>>;
 pub struct Bindings {
     context: Context<'static, 'static>,
     variables: Evaluated,
+    budget: Budget,
 }
 
 impl Bindings {
@@ -223,7 +237,9 @@ impl Bindings {
         for (name, value) in values {
             context.add_variable_as_val((*name).to_owned(), values::any(value));
         }
-        Self { context, variables: BTreeMap::new() }
+        let budget = Budget::new();
+        budget.bind(&mut context);
+        Self { context, variables: BTreeMap::new(), budget }
     }
 
     /// Evaluates a variable, for the expressions that come after it. Upstream does so when the variable is first asked
@@ -231,13 +247,13 @@ impl Bindings {
     pub fn define(&mut self, name: &str, source: &str) {
         let value = match compile(source) {
             Err(why) => Err(format!("composited variable \"{name}\" fails to compile: {why}")),
-            Ok(program) => match CelValue::resolve_val(program.expression(), &self.context) {
-                Ok(value) => Ok(Arc::from(value.as_ref().clone_as_boxed())),
+            Ok(program) => deep::with_stack(source, || match program.metered.run_kept(&self.context, &self.budget) {
+                Ok(value) => Ok(value),
                 Err(error) => Err(format!(
                     "composited variable \"{name}\" fails to evaluate: {}",
-                    self.text_of(program.expression(), &error)
+                    self.text_of(program.program.expression(), &error)
                 )),
-            },
+            }),
         };
         self.variables.insert(name.to_owned(), value);
         let variables = Variables(Arc::new(self.variables.clone()));
@@ -283,16 +299,19 @@ impl Bindings {
     /// Upstream's text: `expression '…' resulted in error: no such key: …`.
     pub fn evaluate(&self, source: &str) -> Result<Answer, String> {
         let program = compile(source).map_err(|why| format!("compilation error: {why}"))?;
-        match program.execute(&self.context) {
+        deep::with_stack(source, || match program.metered.run(&self.context, &self.budget) {
             Ok(CelValue::Bool(flag)) => Ok(Answer::Bool(flag)),
             Ok(CelValue::String(text)) => Ok(Answer::Text(text.to_string())),
             Ok(CelValue::Null) => Ok(Answer::Null),
             Ok(_) => Ok(Answer::Other),
             Err(error) => {
-                let text = self.text_of(program.expression(), &error);
+                let text = self.text_of(program.program.expression(), &error);
+                if text == budget::SPENT {
+                    return Err(text);
+                }
                 Err(format!("expression '{source}' resulted in error: {text}"))
             }
-        }
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use ::cel::{
 };
 use regex::Regex;
 
+use super::budget;
 use crate::base::{quantity::Quantity, status::go_quote};
 
 /// The environment of all rules.
@@ -28,14 +29,15 @@ pub(super) fn environment() -> Env {
         env.add_extension(quantities),
         env.add_extension(semver::functions),
         env.add_extension(named_formats::functions),
+        env.add_extension(budget::functions),
     ];
     debug_assert!(registered.iter().all(Result::is_ok), "each function is declared once: {registered:?}");
     env
 }
 
-type Registered = Result<(), ::cel::DeclarationError>;
-type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
-type Answer<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
+pub(super) type Registered = Result<(), ::cel::DeclarationError>;
+pub(super) type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
+pub(super) type Answer<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
 fn fail<T>(function: &str, message: impl ToString) -> Result<T, ExecutionError> {
     Err(ExecutionError::function_error(function, message))

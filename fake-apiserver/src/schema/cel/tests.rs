@@ -3,6 +3,7 @@ use std::sync::Arc;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::{Answer, Bindings, Scope, Wanted, budget, validate};
 use crate::schema::Schema;
 
 fn compile(spec: &Value) -> Result<Arc<Schema>, Vec<String>> {
@@ -229,4 +230,57 @@ fn the_old_value_of_a_list_item_is_not_to_be_had() {
     let detail = "oldSelf cannot be used on the uncorrelatable portion of the schema within s.properties[spec]";
     let field = "s.properties[spec].items.x-kubernetes-validations[0].rule";
     assert_eq!(errors, [format!("{field}: Invalid value: \"self == oldSelf\": {detail}")]);
+}
+
+#[rstest]
+#[case::too_dear_at_once(
+    "self.a.all(x, self.a.all(y, self.a.all(z, x + y + z >= 0)))",
+    110,
+    "'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit \
+     for rule: self.a.all(x, self.a.all(y, self.a.all(z, x + y + z >= 0)))"
+)]
+fn a_rule_that_costs_too_much_is_stopped(#[case] rule: &str, #[case] items: usize, #[case] said: &str) {
+    // the bound keeps the estimate low: nobody checks it here
+    let members = json!({"a": {"type": "array", "maxItems": 3, "items": {"type": "integer"}}});
+    let schema = json!({"type": "object", "properties": members, "x-kubernetes-validations": [{"rule": rule}]});
+    let schema = Schema::structural(&schema, "").unwrap();
+    let errors = validate(&schema.root, &json!({"a": vec![1; items]}), None);
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].to_string().ends_with(said), "{}", errors[0]);
+    assert!(validate(&schema.root, &json!({"a": [1, 2, 3]}), None).is_empty());
+}
+
+#[test]
+fn expressions_of_admission_share_what_they_may_cost() {
+    let numbers = json!((0..1000).collect::<Vec<_>>());
+    let bindings = Bindings::new(&[("object", &numbers)]);
+    let dear = "object.map(x, x + 1).size() + object.map(x, object[0] + x).size() > 0 && object.all(x, object[x] == x)";
+    assert_eq!(bindings.evaluate(dear), Ok(Answer::Bool(true)));
+    let refused = bindings.evaluate("object.all(x, object.all(y, x + y >= 0))").unwrap_err();
+    assert!(refused.ends_with("resulted in error: operation cancelled: actual cost limit exceeded"), "{refused}");
+    let last = (0..2000).find_map(|_| bindings.evaluate(dear).err()).expect("the budget is never spent");
+    assert!(last.contains("cost"), "{last}");
+    assert_eq!(bindings.evaluate("true"), Err(budget::SPENT.into()));
+}
+
+#[test]
+fn texts_do_not_grow_without_bound() {
+    let bindings = Bindings::new(&[]);
+    let grow = format!("'aaaaaaaaaa'{}.size() > 0", ".replace('a', 'aaaaaaaaaa')".repeat(9));
+    assert!(bindings.evaluate(&grow).unwrap_err().contains("actual cost limit exceeded"));
+}
+
+#[rstest]
+#[case(&format!("1{} == 1", " + 1".repeat(400)))]
+#[case(&format!("{}true{}", "(".repeat(400), ")".repeat(400)))]
+fn what_nests_too_deeply_is_refused(#[case] source: &str) {
+    let why = Scope::new(false).check(source, Wanted::Bool).unwrap_err();
+    assert!(why.contains("recursion"), "{why}");
+}
+
+#[test]
+fn many_conditions_beside_each_other_are_not_deep() {
+    let source = vec!["1 < 2"; 400].join(" && ");
+    assert_eq!(Scope::new(false).check(&source, Wanted::Bool), Ok(()));
+    assert_eq!(Bindings::new(&[]).evaluate(&source), Ok(Answer::Bool(true)));
 }

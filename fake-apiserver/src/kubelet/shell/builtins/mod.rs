@@ -2,6 +2,7 @@
 //! text stands in rooms of its own.
 
 mod files;
+mod tar;
 mod text;
 
 use std::time::Duration;
@@ -11,14 +12,14 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
 pub(in crate::kubelet) use self::text::decode_base64;
 use self::text::{echo, printf};
-use super::{Flow, In, Io, Run, Shell, Unknown, fs::Node, input};
-use crate::base::limits;
+use super::{Flow, In, Io, Run, Shell, Unknown, fs::Node, input, jobs::signal_number};
+use crate::{base::limits, kubelet::process::Signal};
 
 /// What lies as a file in the container's PATH.
-const PROGRAMS: [&str; 38] = [
+const PROGRAMS: [&str; 39] = [
     "[", "base64", "basename", "cat", "cp", "date", "dirname", "echo", "env", "false", "grep", "head", "hostname",
     "id", "kill", "ls", "mkdir", "mv", "nproc", "printenv", "printf", "ps", "pwd", "rm", "rmdir", "seq", "sh", "sleep",
-    "sort", "tail", "tee", "test", "touch", "true", "uname", "wc", "which", "whoami",
+    "sort", "tail", "tar", "tee", "test", "touch", "true", "uname", "wc", "which", "whoami",
 ];
 
 /// What only the shell itself can do.
@@ -107,9 +108,19 @@ impl Shell {
                     };
                 }
                 "wait" => {
+                    // Taken out of the lock while it waits: nobody else of this shell runs meanwhile.
                     let mut jobs = std::mem::take(&mut *self.jobs.lock().expect("no panic under this lock"));
-                    while jobs.join_next().await.is_some() {}
                     self.status = 0;
+                    if arguments.is_empty() {
+                        jobs.wait(None).await;
+                    }
+                    for word in arguments {
+                        self.status = match jobs.find(word) {
+                            Some(number) => jobs.wait(Some(number)).await,
+                            None => 127,
+                        };
+                    }
+                    *self.jobs.lock().expect("no panic under this lock") = jobs;
                     return Flow::Next;
                 }
                 "sh" => {
@@ -234,7 +245,9 @@ impl Shell {
         let print = match name {
             ":" | "true" => return Ok(0),
             "false" => return Ok(1),
-            "trap" | "kill" => return Ok(0),
+            "trap" => return Ok(0),
+            "kill" => return self.kill(arguments, io).await,
+            "tar" => return self.tar(arguments, io).await,
             "test" => return Ok(i32::from(!self.test(arguments)?)),
             "[" => match arguments.split_last() {
                 Some((last, rest)) if last == "]" => return Ok(i32::from(!self.test(rest)?)),
@@ -436,27 +449,79 @@ impl Shell {
         })
     }
 
+    /// Ends background commands of this shell. The container's own program takes no signal from inside, as in Linux.
+    async fn kill(&self, arguments: &[String], io: &Io) -> Result<i32, Failure> {
+        let mut rest = arguments.iter();
+        let (mut signal, mut words) = (Signal::Terminate.number(), Vec::new());
+        while let Some(argument) = rest.next() {
+            let named = match argument.strip_prefix('-') {
+                Some("-") => {
+                    words.extend(rest.by_ref());
+                    break;
+                }
+                Some("s" | "n") => rest.next().map(String::as_str),
+                Some(name) if words.is_empty() => Some(name),
+                _ => {
+                    words.push(argument);
+                    continue;
+                }
+            };
+            let named = named.unwrap_or_default();
+            signal =
+                signal_number(named).ok_or_else(|| Failure(format!("{named}: invalid signal specification"), 1))?;
+        }
+        if words.is_empty() {
+            return Err(Failure("usage: kill [-s sigspec | -sigspec] pid | jobspec ...".into(), 2));
+        }
+        let mut status = 0;
+        for word in words {
+            let sent = {
+                let mut jobs = self.jobs.lock().expect("no panic under this lock");
+                let number = jobs.find(word);
+                word == "1" || number.is_some_and(|number| jobs.signal(number, (signal != 0).then_some(signal)))
+            };
+            if !sent {
+                self.complain(io, &format!("{}: kill: ({word}) - No such process", self.name)).await;
+                status = 1;
+            }
+        }
+        Ok(status)
+    }
+
     async fn read(&mut self, arguments: &[String], io: &Io) -> Result<i32, Failure> {
-        let (_, names) = options(arguments);
+        let (letters, names) = options(arguments);
+        let raw = letters.contains('r');
         let mut line = Vec::new();
-        let mut stdin = io.stdin.lock().await;
-        let limited = &mut (&mut *stdin).take(limits::STREAM_BYTES as u64);
-        let count = limited.read_until(b'\n', &mut line).await.unwrap_or(0);
-        drop(stdin);
-        let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+        let mut ended = true;
+        {
+            let mut stdin = io.stdin.lock().await;
+            loop {
+                let left = limits::STREAM_BYTES.saturating_sub(line.len());
+                let limited = &mut (&mut *stdin).take(left as u64);
+                let count = limited.read_until(b'\n', &mut line).await.unwrap_or(0);
+                ended &= count == 0 || line.last() != Some(&b'\n');
+                if line.last() == Some(&b'\n') {
+                    ended = false;
+                    line.pop();
+                    // A line that ends in a single backslash goes on in the next.
+                    let slashes = line.iter().rev().take_while(|byte| **byte == b'\\').count();
+                    if !raw && slashes % 2 == 1 {
+                        line.pop();
+                        continue;
+                    }
+                }
+                break;
+            }
+        }
+        let text = String::from_utf8_lossy(&line).into_owned();
         let names: Vec<&str> =
             if names.is_empty() { vec!["REPLY"] } else { names.iter().map(String::as_str).collect() };
-        let mut rest = text.trim_start();
-        for (at, name) in names.iter().enumerate() {
-            let (value, next) = match rest.split_once(char::is_whitespace) {
-                Some((value, next)) if at + 1 < names.len() => (value, next.trim_start()),
-                _ if at + 1 < names.len() => (rest, ""),
-                _ => (rest.trim_end(), ""),
-            };
-            self.set(name, value.to_owned());
-            rest = next;
+        let ifs = self.variable("IFS").unwrap_or(" \t\n").to_owned();
+        let values = split_fields(&text, &ifs, names.len(), raw);
+        for (name, value) in names.into_iter().zip(values) {
+            self.set(name, value);
         }
-        Ok(i32::from(count == 0))
+        Ok(i32::from(ended))
     }
 
     /// Opens an argument for reading; `-` is standard input.
@@ -469,6 +534,45 @@ impl Shell {
             Err(error) => Err(format!("{name}: {error}")),
         }
     }
+}
+
+/// The fields of a line as `read` gives them to so many names: the last one gets the rest. Blanks in `ifs` separate together
+/// and are taken off at both ends, other characters of it separate one by one. Unless `raw`, a backslash takes the next
+/// character out of all this.
+fn split_fields(text: &str, ifs: &str, count: usize, raw: bool) -> Vec<String> {
+    let mut rest: Vec<(char, bool)> = Vec::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if !raw => rest.extend(chars.next().map(|next| (next, true))),
+            c => rest.push((c, false)),
+        }
+    }
+    let separates = |(c, escaped): (char, bool)| !escaped && ifs.contains(c);
+    let blank = |one: (char, bool)| separates(one) && one.0.is_ascii_whitespace();
+    let text = |part: &[(char, bool)]| part.iter().map(|(c, _)| *c).collect::<String>();
+    let skip = |rest: &[(char, bool)]| rest.iter().take_while(|one| blank(**one)).count();
+    let mut rest = &rest[..];
+    rest = &rest[skip(rest)..];
+    let end = rest.len() - rest.iter().rev().take_while(|one| blank(**one)).count();
+    rest = &rest[..end];
+    let mut fields = Vec::new();
+    while fields.len() + 1 < count {
+        let at = rest.iter().position(|one| separates(*one)).unwrap_or(rest.len());
+        fields.push(text(&rest[..at]));
+        rest = &rest[at..];
+        rest = &rest[skip(rest)..];
+        if rest.first().is_some_and(|one| separates(*one)) {
+            rest = &rest[1..];
+            rest = &rest[skip(rest)..];
+        }
+    }
+    // A single separator at the very end ends the last field.
+    if rest.iter().filter(|one| separates(**one)).count() == 1 && rest.last().is_some_and(|one| separates(*one)) {
+        rest = &rest[..rest.len() - 1];
+    }
+    fields.push(text(rest));
+    fields
 }
 
 /// `5`, `0.5`, `2m`: what `sleep` takes.

@@ -1,0 +1,93 @@
+//! What must not stand in a transcript: the data of Secrets, tokens, keys and certificates.
+
+use serde_json::Value;
+
+/// What stands in their place; base64 of it, so that a replayed Secret is one still.
+const REDACTED: &str = "UkVEQUNURUQ=";
+
+/// Fields that hold secrets or certificates, whatever they are in.
+const FIELDS: [&str; 7] =
+    ["token", "caBundle", "certificate", "password", "bearerToken", "client-key-data", "client-certificate-data"];
+
+/// The annotation in which kubectl keeps the whole of what it applied.
+const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Takes secrets out of a document, wherever they are in it.
+pub(super) fn redact(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            let secret = members.get("kind").is_some_and(|kind| kind == "Secret");
+            for (name, member) in members.iter_mut() {
+                let holds = secret && matches!(name.as_str(), "data" | "stringData");
+                match member {
+                    Value::Object(entries) if holds => {
+                        entries.values_mut().for_each(|entry| *entry = REDACTED.into());
+                    }
+                    Value::String(text) if FIELDS.contains(&name.as_str()) && !text.is_empty() => {
+                        *text = REDACTED.into();
+                    }
+                    other => redact(other),
+                }
+            }
+            if secret && let Some(text) = members.get_mut("metadata").and_then(|meta| meta.pointer_mut(&applied())) {
+                *text = REDACTED.into();
+            }
+            // A list says its kind once, and its items do not.
+            if members.get("kind").is_some_and(|kind| kind == "SecretList")
+                && let Some(Value::Array(items)) = members.get_mut("items")
+            {
+                for item in items {
+                    for name in ["data", "stringData"] {
+                        if let Some(Value::Object(entries)) = item.get_mut(name) {
+                            entries.values_mut().for_each(|entry| *entry = REDACTED.into());
+                        }
+                    }
+                    if let Some(text) = item.pointer_mut(&format!("/metadata{}", applied())) {
+                        *text = REDACTED.into();
+                    }
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(redact),
+        Value::String(text) if is_secret(text) => *text = REDACTED.into(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The pointer to [`APPLIED`] within metadata.
+fn applied() -> String {
+    format!("/annotations/{}", APPLIED.replace('/', "~1"))
+}
+
+/// Whether a text is a key, a certificate, or a signed token, by its look.
+fn is_secret(text: &str) -> bool {
+    let is_token = |word: &str| word.starts_with("eyJ") && word.matches('.').count() == 2;
+    text.contains("-----BEGIN ") || text.split_whitespace().any(is_token)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_go_and_the_rest_stays() {
+        let mut value = json!({
+            "type": "ADDED",
+            "object": {"kind": "Secret", "metadata": {"name": "s", "annotations": {APPLIED: "{\"data\": \"abc\"}"}},
+                "data": {"a": "c2VjcmV0"}, "stringData": {"b": "secret"}},
+            "lists": {"kind": "SecretList", "items": [{"metadata": {"name": "t"}, "data": {"a": "c2VjcmV0"}}]},
+            "status": {"token": "abc", "expirationTimestamp": "2026-01-01T00:00:00Z"},
+            "data": {"ca.crt": "-----BEGIN CERTIFICATE-----\nabc", "note": "eyJhbGciOi.eyJpc3Mi.c2ln", "plain": "stays"},
+        });
+        redact(&mut value);
+        let text = value.to_string();
+        for gone in ["c2VjcmV0", "\"secret\"", "abc", "eyJ"] {
+            assert!(!text.contains(gone), "{gone} in {text}");
+        }
+        assert_eq!(value["data"]["plain"], "stays");
+        assert_eq!(value["object"]["metadata"]["name"], "s");
+        assert_eq!(value["object"]["data"]["a"], REDACTED);
+    }
+}
