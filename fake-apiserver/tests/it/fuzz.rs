@@ -1,7 +1,7 @@
 //! Requests that nobody would send: recorded ones, broken in drawn ways. Each gets an answer in time, and the server goes on.
 //!
-//! `FUZZ_CASES=20000 cargo test -p fake-apiserver --test it fuzz` draws more than the few of a usual run. A request that ends
-//! the process (a stack that overflows) stands in the file that `FUZZ_TRACE` names.
+//! `FUZZ_CASES=20000 cargo test -p fake-apiserver --test it fuzz` draws more than the few of a usual run, and `FUZZ_SEED=2`
+//! others. A request that ends the process (a stack that overflows) stands in the file that `FUZZ_TRACE` names.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use fake_apiserver::cluster::Cluster;
 use proptest::{
     prelude::*,
     sample::{Index, select},
-    test_runner::{Config, TestRunner},
+    test_runner::{Config, RngSeed, TestRunner},
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -552,8 +552,15 @@ impl Watchdog {
 
 #[test]
 fn whatever_is_sent_is_answered_in_time_and_the_server_goes_on() {
-    let cases = std::env::var("FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (cases, seed) = (number("FUZZ_CASES").unwrap_or(300), number("FUZZ_SEED").unwrap_or(1));
+    let config = Config {
+        cases: u32::try_from(cases).expect("so many cases are never drawn"),
+        failure_persistence: None,
+        max_shrink_iters: 200,
+        rng_seed: RngSeed::Fixed(seed),
+        ..Config::default()
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let cluster = runtime.block_on(Cluster::builder().kubelet(false).sandbox_controllers(false).start()).unwrap();
     let (watchdog, trace) = (Watchdog::start(), std::env::var("FUZZ_TRACE").ok());
@@ -569,7 +576,7 @@ fn whatever_is_sent_is_answered_in_time_and_the_server_goes_on() {
         judge(&request, &answer)
     });
     if let Err(failure) = result {
-        panic!("{failure}");
+        panic!("FUZZ_CASES={cases} FUZZ_SEED={seed}: {failure}");
     }
     let health = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert!(runtime.block_on(exchange(&cluster, health)).starts_with(b"HTTP/1.1 200"));
