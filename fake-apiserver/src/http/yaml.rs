@@ -9,6 +9,9 @@ use super::json::{self, Parsed};
 /// How often a text is cut and read again: once for its later documents, once for what stands behind the first.
 const CUTS: usize = 2;
 
+/// Stack for a text of `limits::DEPTH` levels, with room to spare.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+
 /// What stands before the problem where YAML is read for its own sake.
 pub(super) const CONVERTING: &str = "error converting YAML to JSON: ";
 
@@ -50,8 +53,11 @@ fn parse(text: &str) -> Result<Parsed, Problem> {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
         legacy_octal_numbers: true, // `defaultMode: 0400` is 256, as YAML 1.1 and so Go's reader have it
     };
-    serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
-        json::from_deserializer(deserializer)
+    // The reader takes much of the stack for each level, more than a thread has where it is not optimized.
+    stacker::grow(STACK_BYTES, || {
+        serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
+            json::from_deserializer(deserializer)
+        })
     })
     .map_err(|error| Problem::read(&error.to_string()))
 }
