@@ -211,6 +211,23 @@ async fn a_paused_controller_goes_on_where_it_was_and_one_that_starts_again_serv
     cluster.shutdown().await;
 }
 
+/// A conflict of a rule's making has no other write behind it, whose event would bring a controller back.
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_served_though_its_status_meets_conflicts_that_nobody_wrote() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let client = cluster.client();
+    pool_of(&client, 1).await;
+    cluster.clock().advance(Duration::from_secs(30)).await;
+    let conflict = Rule::fail(Failure::of(409)).verbs(["patch"]).resources(["sandboxclaims/status"]).times(3);
+    let conflicts = cluster.rules().install(conflict);
+    claim(&client, "c").await;
+    cluster.settle(SOON).await.unwrap();
+    cluster.clock().advance(Duration::from_secs(1)).await;
+    assert_eq!(conflicts.hits(), 3);
+    assert!(served(&client, "c").await, "{}", cluster.dump().await);
+    cluster.shutdown().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_controllers_measurements_stand_beside_the_servers() {
     let cluster = Cluster::builder().start().await.unwrap();

@@ -148,10 +148,10 @@ impl Controller {
             new.mark_expired(&claim, pass.error.as_ref(), now);
             return self.tell_of_expiry(&mut claim, &old, &new).await;
         }
-        let stamped = match self.write_status(&mut claim, &old, &new).await? {
-            true => self.note_first_ready(&mut claim, &old, &new, pass.sandbox.as_ref()).await,
-            false => Ok(()), // another write has come between, and its event brings the next pass
-        };
+        if !self.write_status(&mut claim, &old, &new).await? {
+            return Ok(Outcome::Retry);
+        }
+        let stamped = self.note_first_ready(&mut claim, &old, &new, pass.sandbox.as_ref()).await;
 
         let left = left.filter(|_| !expired).map(|left| left.max(IMMEDIATELY));
         let outcome = left.map_or(Outcome::Done, Outcome::After);
@@ -404,7 +404,8 @@ impl Controller {
     }
 
     /// Writes the status, unless the claim has been written by somebody else since it was read: then the answer is false,
-    /// and the event of that write brings the next pass. A claim that is gone needs no status.
+    /// and another pass is needed. Upstream leaves that pass to the event of the other write; a conflict that a rule made
+    /// up has none. A claim that is gone needs no status.
     async fn write_status(&self, claim: &mut Object, old: &ClaimStatus, new: &ClaimStatus) -> Result<bool, Status> {
         let Some(patch) = old.patch_to(new, claim.resource_version()) else { return Ok(true) };
         match self.api.patch(&claims(), claim.namespace(), claim.name(), "status", patch).await {
