@@ -119,10 +119,10 @@ struct SandboxFlags {
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = positive_duration)]
     sandbox_warm_pool_readiness_grace_period: Duration,
     /// How many Sandboxes are looked at at a time.
-    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    #[arg(long, value_name = "NUMBER", default_value = "100")]
     sandbox_concurrent_workers: NonZeroUsize,
     /// How many claims are looked at at a time.
-    #[arg(long, value_name = "NUMBER", default_value = "1")]
+    #[arg(long, value_name = "NUMBER", default_value = "50")]
     sandbox_claim_concurrent_workers: NonZeroUsize,
     /// How many pools are looked at at a time.
     #[arg(long, value_name = "NUMBER", default_value = "1")]

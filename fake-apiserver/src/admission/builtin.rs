@@ -8,10 +8,11 @@ use super::{Attributes, Operation, View};
 use crate::{
     base::{
         Object, Status, Stored,
+        user::MASTERS,
         value::{at, get, has, int, items, quantity, strings, text},
     },
     ids::Ids,
-    kinds::resources,
+    kinds::{self, resources},
 };
 
 /// Namespaces that cannot be deleted.
@@ -313,6 +314,9 @@ pub(super) fn runtime_class(attributes: &Attributes<'_>, pod: &mut Object, view:
     let class = match &name {
         None => None,
         Some(name) => {
+            if name.is_empty() {
+                return Err(Status::unexpected("resource name may not be empty"));
+            }
             let class = view.get("runtimeclasses.node.k8s.io", "", name);
             let why = || forbidden(&format!("pod rejected: RuntimeClass \"{name}\" not found"));
             Some(class.ok_or_else(why)?)
@@ -530,4 +534,23 @@ pub(super) fn pod_resize(attributes: &Attributes<'_>, pod: &Object, view: View<'
     }
     let why = format!("node didn't have enough allocatable resources: {}", short.join("; "));
     Err(forbidden(&why).with_cause("NodeCapacity", "", ""))
+}
+
+/// `CertificateSubjectRestriction`: nobody asks for a certificate of those who may do everything.
+pub(super) fn certificate_subject(attributes: &Attributes<'_>, request: &Object) -> Result<(), Status> {
+    const SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+    let of_kind = (attributes.group, attributes.resource, attributes.subresource)
+        == ("certificates.k8s.io", "certificatesigningrequests", "");
+    if !of_kind || request.str_at(&["spec", "signerName"]) != SIGNER {
+        return Ok(());
+    }
+    let refuse =
+        |why: &str| Err(Status::forbidden(attributes.group, attributes.resource, attributes.shown_name(request), why));
+    match kinds::organizations(request) {
+        Err(why) => refuse(&format!("failed to parse CSR: {why}")),
+        Ok(groups) if groups.iter().any(|group| group == MASTERS) => {
+            refuse(&format!("use of {SIGNER} signer with {MASTERS} group is not allowed"))
+        }
+        Ok(_) => Ok(()),
+    }
 }

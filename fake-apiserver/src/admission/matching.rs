@@ -7,10 +7,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation, View};
-use crate::base::{
-    Gvr, Object, Status, names,
-    selector::LabelSelector,
-    value::{get, has, items, text, texts},
+use crate::{
+    base::{
+        Gvr, Object, Status, User,
+        access::{Authorize, Place},
+        names,
+        selector::LabelSelector,
+        value::{get, has, items, text, texts},
+    },
+    schema::{Bindings, Schema},
 };
 
 /// A resource and the kind of what is sent to it.
@@ -47,6 +52,14 @@ pub struct Request<'a> {
     pub options: Value,
     /// An object as another of its resources shows it.
     pub convert: &'a dyn Fn(&Object, &Address) -> Result<Object, Status>,
+    /// The schema of a resource's objects, where it has one.
+    pub schema_of: &'a dyn Fn(&Address) -> Option<Arc<Schema>>,
+    /// What a value is as an object of a resource, with defaults; unknown members are an error.
+    pub read: &'a dyn Fn(Value, &Address) -> Result<Object, Status>,
+    /// Who asks.
+    pub who: &'a User,
+    /// What users may do.
+    pub authorize: Authorize,
     /// Where the objects of a kind are kept.
     pub find_kind: &'a dyn Fn(&str, &str) -> Option<Kept>,
 }
@@ -124,6 +137,15 @@ impl Asked<'_> {
             Ok(object.into_value())
         };
         Ok((show(self.object)?, show(self.attributes.old)?))
+    }
+
+    /// What expressions see: these values, and the authorizer.
+    pub(super) fn bindings(&self, values: &[(&str, &Value)]) -> Bindings {
+        let Attributes { group, resource, subresource, name, .. } = *self.attributes;
+        let place = Place { group, resource, subresource, namespace: self.namespace(), name };
+        let mut bindings = Bindings::new(values);
+        bindings.authorizer(self.request.authorize.clone(), self.request.who.clone(), place);
+        bindings
     }
 
     fn in_scope(&self, rule: &Value) -> bool {

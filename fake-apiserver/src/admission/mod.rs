@@ -130,6 +130,7 @@ pub fn validate(
     warn: &mut Vec<String>,
 ) -> Result<(), Status> {
     limits::check(attributes, object, view)?;
+    builtin::certificate_subject(attributes, object)?;
     pod_security::validate(attributes, object, view, warn)?;
     builtin::one_default_priority(attributes, object, view)?;
     builtin::claim_resize(attributes, object, view)?;

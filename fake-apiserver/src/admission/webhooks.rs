@@ -12,13 +12,10 @@ use super::{
     matching::{Address, Asked},
     policies::matches_conditions,
 };
-use crate::{
-    base::{
-        Status,
-        status::go_quote,
-        value::{flag, get, has, int, items, text, texts},
-    },
-    schema::Bindings,
+use crate::base::{
+    Status,
+    status::go_quote,
+    value::{flag, get, has, int, items, text, texts},
 };
 
 /// What webhooks are not asked about, as they could lock everybody out.
@@ -120,7 +117,7 @@ impl Hook {
         if !conditions.is_empty() {
             let values =
                 [("object", &object), ("oldObject", &old), ("request", &request), ("namespaceObject", &Value::Null)];
-            match matches_conditions(conditions, &Bindings::new(&values)) {
+            match matches_conditions(conditions, &asked.bindings(&values)) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(_) if self.fails_open() => return Ok(None),

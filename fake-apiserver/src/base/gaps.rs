@@ -17,20 +17,12 @@ pub const GAPS: &[Gap] = &[
     },
     Gap { feature: "audit log", instead: "nothing is recorded: audit annotations of policies and webhooks go nowhere" },
     Gap {
-        feature: "conversion between autoscaling/v1 and v2",
-        instead: "an autoscaler shows the members of the version that it was written in, whichever is asked for",
-    },
-    Gap {
         feature: "enforcement of network policies",
         instead: "stored, and told by the dump of the cluster (who may talk to whom); nothing is held back",
     },
     Gap {
         feature: "most metrics of the API server",
         instead: "/metrics has requests, their durations by the cluster's clock, stored objects and the build, and no others",
-    },
-    Gap {
-        feature: "mutating admission policies",
-        instead: "MutatingAdmissionPolicy and its bindings are stored and never evaluated",
     },
     Gap {
         feature: "node authorization",
@@ -47,10 +39,6 @@ pub const GAPS: &[Gap] = &[
     Gap {
         feature: "policies and webhooks on CONNECT",
         instead: "exec, attach, port-forward and proxy are asked about by no policy and no webhook",
-    },
-    Gap {
-        feature: "policies of certificate requests and trust bundles",
-        instead: "whoever may write them may approve, sign and attest for any signer",
     },
     Gap {
         feature: "preemption and topology spread in scheduling",
@@ -71,10 +59,6 @@ pub const GAPS: &[Gap] = &[
         instead: "resource claims are counted by number, not by the devices that they ask for",
     },
     Gap {
-        feature: "the authorizer in expressions of policies",
-        instead: "a policy or a condition of a webhook that names it is refused as if it were undeclared",
-    },
-    Gap {
         feature: "the proxy of nodes, and HTTPS from the proxy of pods and services",
         instead: "501; the proxy of pods and services speaks HTTP to pods, and leaves the links in their HTML as they are",
     },
@@ -83,17 +67,12 @@ pub const GAPS: &[Gap] = &[
         instead: "the Secret is stored as it is; kubectl create token and pods' volumes give real tokens",
     },
     Gap {
-        feature: "two-variable comprehensions in CEL",
-        instead: "a rule that has one is refused: its functions are undeclared",
-    },
-    Gap {
         feature: "validation of rarely written kinds",
-        instead: "mutating admission policies, CSI drivers, flow control and resource.k8s.io kinds are checked by schema alone; \
-                  so are the metrics and behavior of autoscalers",
+        instead: "CSI drivers, flow control and resource.k8s.io kinds are checked by schema alone",
     },
     Gap {
         feature: "webhooks that change scales, bindings and evictions",
-        instead: "mutating webhooks are not asked about these; validating ones are",
+        instead: "mutating webhooks and policies are not asked about these; validating ones are",
     },
 ];
 

@@ -1,8 +1,9 @@
 //! Vocabulary: pure values that every other room speaks. No I/O, no tasks, no clock.
 //!
-//! In reading order: [`names`], [`object`], [`user`], [`status`], [`selector`], [`patch`], [`quantity`],
+//! In reading order: [`names`], [`object`], [`user`], [`access`], [`status`], [`selector`], [`patch`], [`quantity`],
 //! [`value`], [`limits`], [`gaps`].
 
+pub mod access;
 pub mod gaps;
 pub mod limits;
 pub mod names;

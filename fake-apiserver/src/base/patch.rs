@@ -43,12 +43,7 @@ pub fn json(target: &Value, operations: &Value) -> Result<Value, Status> {
             operations.len()
         )));
     }
-    let mut document = target.clone();
-    let mut copied_bytes = 0;
-    for operation in operations {
-        apply(&mut document, operation, &mut copied_bytes).ok_or_else(rejected)?;
-    }
-    Ok(document)
+    json_operations(target, operations).map_err(|_| rejected())
 }
 
 /// The members of operations that mean nothing, as paths (`[0].bogus`): what field validation complains of.
@@ -83,44 +78,106 @@ fn check_form(operation: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// Carries out one operation; `None` where that fails.
-fn apply(document: &mut Value, operation: &Value, copied_bytes: &mut usize) -> Option<()> {
+/// Why a JSON patch was not applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// A `test` does not hold.
+    Test,
+    /// An operation cannot be carried out, in the words of `evanphx/json-patch`.
+    Operation(String),
+}
+
+const MISSING: &str = "missing value";
+
+fn failed<T>(why: impl Into<String>) -> Result<T, Failed> {
+    Err(Failed::Operation(why.into()))
+}
+
+/// Applies a JSON patch, and tells what could not be done.
+///
+/// # Errors
+/// The first operation that fails.
+pub fn json_operations(target: &Value, operations: &[Value]) -> Result<Value, Failed> {
+    let mut document = target.clone();
+    let mut copied_bytes = 0;
+    for operation in operations {
+        apply(&mut document, operation, &mut copied_bytes)?;
+    }
+    Ok(document)
+}
+
+/// Carries out one operation.
+fn apply(document: &mut Value, operation: &Value, copied_bytes: &mut usize) -> Result<(), Failed> {
     let text = |name: &str| operation.get(name).and_then(Value::as_str);
     let value = || operation.get("value").cloned().unwrap_or_default();
-    match text("op")? {
-        "add" => add(find(document, text("path")?)?, value()),
-        "remove" => remove(find(document, text("path")?)?),
-        "replace" => match text("path")? {
+    let kind = text("op").unwrap_or("unknown");
+    let lacks = |name: &str| Failed::Operation(format!("{kind} operation failed to decode {name}: {MISSING}"));
+    let needs = |name: &str| text(name).ok_or_else(|| lacks(name));
+    let no_place = |what: &str| Failed::Operation(format!("{kind} operation does not apply: {what}: {MISSING}"));
+    let at = |path: &str, why: String| Failed::Operation(format!("error in {kind} for path: '{path}': {why}"));
+    match kind {
+        "add" | "remove" => {
+            let path = needs("path")?;
+            let place = find(document, path).ok_or_else(|| no_place(&format!("doc is missing path: \"{path}\"")))?;
+            let done = if kind == "add" { add(place, value()) } else { remove(place) };
+            done.map_err(|why| at(path, why))
+        }
+        "replace" => match needs("path")? {
             "" => {
                 let value = value();
-                (value.is_object() || value.is_array()).then(|| *document = value)
+                if !(value.is_object() || value.is_array()) {
+                    return failed("replace operation value must be object or array");
+                }
+                *document = value;
+                Ok(())
             }
-            path => replace(find(document, path)?, value()),
+            path => {
+                let place = find(document, path).ok_or_else(|| no_place(&format!("doc is missing path: {path}")))?;
+                replace(place, value()).map_err(|_| no_place(&format!("doc is missing key: {path}")))
+            }
         },
         "move" => {
-            let from = text("from")?;
-            let place = find(document, from)?;
-            let value = get(&place)?.clone();
-            remove(place)?;
-            add(find(document, text("path")?)?, value)
+            let from = needs("from")?;
+            let place = find(document, from).ok_or_else(|| no_place(&format!("doc is missing from path: {from}")))?;
+            let key = place.key.clone();
+            let value = get(&place).map_err(|why| at(&key, why))?.clone();
+            remove(place).map_err(|why| at(&key, why))?;
+            let path = needs("path")?;
+            let place = find(document, path);
+            let place = place.ok_or_else(|| no_place(&format!("doc is missing destination path: {path}")))?;
+            add(place, value).map_err(|why| at(path, why))
         }
         "copy" => {
-            let value = get(&find(document, text("from")?)?)?.clone();
+            let from = needs("from")?;
+            let place = find(document, from).ok_or_else(|| no_place(&format!("doc is missing from path: {from}")))?;
+            let value =
+                get(&place).map_err(|why| Failed::Operation(format!("error in copy for from: '{from}': {why}")))?;
+            let value = value.clone();
+            let path = needs("path")?;
             *copied_bytes += value.to_string().len();
             if *copied_bytes > limits::BODY_BYTES {
-                return None;
+                return failed(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied_bytes}, exceeding the \
+                     limit {}",
+                    limits::BODY_BYTES
+                ));
             }
-            add(find(document, text("path")?)?, value)
+            let place = find(document, path);
+            let place = place.ok_or_else(|| no_place(&format!("doc is missing destination path: {path}")))?;
+            add(place, value).map_err(|why| Failed::Operation(format!("error while adding value during copy: {why}")))
         }
         "test" => {
             let expected = value();
-            let holds = match text("path")? {
+            let holds = match needs("path")? {
                 "" => *document == expected,
-                path => *get(&find(document, path)?)? == expected,
+                path => {
+                    let place = find(document, path).ok_or_else(|| no_place(&format!("is missing path: {path}")))?;
+                    *get(&place).map_err(|why| at(path, why))? == expected
+                }
             };
-            holds.then_some(())
+            if holds { Ok(()) } else { Err(Failed::Test) }
         }
-        _ => None,
+        other => failed(format!("Unexpected kind: {other}")),
     }
 }
 
@@ -143,7 +200,7 @@ fn find<'a>(document: &'a mut Value, path: &str) -> Option<Place<'a>> {
         container = match container {
             Value::Object(map) => map.get_mut(&token)?,
             Value::Array(list) => {
-                let index = index(&token, list.len())?;
+                let index = index(&token, list.len()).ok()?;
                 list.get_mut(index)?
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
@@ -152,25 +209,36 @@ fn find<'a>(document: &'a mut Value, path: &str) -> Option<Place<'a>> {
     (container.is_object() || container.is_array()).then(|| Place { container, key: decode(key) })
 }
 
+fn bad_index(index: impl std::fmt::Display) -> String {
+    format!("Unable to access invalid index: {index}: invalid index referenced")
+}
+
 /// The place that an index means in a list of this length; it may be beyond the end.
-fn index(token: &str, length: usize) -> Option<usize> {
-    let index: i64 = token.parse().ok()?;
-    if index < 0 {
-        length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?)
+fn index(token: &str, length: usize) -> Result<usize, String> {
+    let quoted = format!("\"{token}\"");
+    let wrong =
+        |_| format!("value was not a proper array index: '{token}': strconv.Atoi: parsing {quoted}: invalid syntax");
+    let index: i64 = token.parse().map_err(wrong)?;
+    let place = if index < 0 {
+        usize::try_from(index.unsigned_abs()).ok().and_then(|back| length.checked_sub(back))
     } else {
         usize::try_from(index).ok()
-    }
+    };
+    place.ok_or_else(|| bad_index(index))
 }
 
-fn get<'a>(place: &'a Place<'_>) -> Option<&'a Value> {
+fn get<'a>(place: &'a Place<'_>) -> Result<&'a Value, String> {
     match &*place.container {
-        Value::Object(map) => Some(map.get(&place.key).unwrap_or(&Value::Null)),
-        Value::Array(list) => list.get(index(&place.key, list.len())?),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        Value::Object(map) => Ok(map.get(&place.key).unwrap_or(&Value::Null)),
+        Value::Array(list) => {
+            let at = index(&place.key, list.len())?;
+            list.get(at).ok_or_else(|| bad_index(at))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(MISSING.into()),
     }
 }
 
-fn add(place: Place<'_>, value: Value) -> Option<()> {
+fn add(place: Place<'_>, value: Value) -> Result<(), String> {
     match place.container {
         Value::Object(map) => {
             map.insert(place.key, value);
@@ -178,37 +246,45 @@ fn add(place: Place<'_>, value: Value) -> Option<()> {
         Value::Array(list) => {
             let at = if place.key == "-" { list.len() } else { index(&place.key, list.len() + 1)? };
             if at > list.len() {
-                return None;
+                return Err(bad_index(at));
             }
             list.insert(at, value);
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return Err(MISSING.into()),
     }
-    Some(())
+    Ok(())
 }
 
-fn replace(place: Place<'_>, value: Value) -> Option<()> {
+fn replace(place: Place<'_>, value: Value) -> Result<(), String> {
     match place.container {
         Value::Object(map) => {
             map.insert(place.key, value);
         }
         Value::Array(list) => {
             let at = index(&place.key, list.len())?;
-            *list.get_mut(at)? = value;
+            *list.get_mut(at).ok_or_else(|| bad_index(at))? = value;
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return Err(MISSING.into()),
     }
-    Some(())
+    Ok(())
 }
 
-fn remove(place: Place<'_>) -> Option<()> {
-    match place.container {
-        Value::Object(map) => map.remove(&place.key).map(drop),
+fn remove(place: Place<'_>) -> Result<(), String> {
+    let Place { container, key } = place;
+    match container {
+        Value::Object(map) => match map.remove(&key) {
+            Some(_) => Ok(()),
+            None => Err(format!("Unable to remove nonexistent key: {key}: {MISSING}")),
+        },
         Value::Array(list) => {
-            let at = index(&place.key, list.len())?;
-            (at < list.len()).then(|| drop(list.remove(at)))
+            let at = index(&key, list.len())?;
+            if at >= list.len() {
+                return Err(bad_index(at));
+            }
+            list.remove(at);
+            Ok(())
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(MISSING.into()),
     }
 }
 

@@ -204,14 +204,21 @@ impl Quantity {
         self.scale >= 0
     }
 
-    /// Whether upstream takes it for no whole number: `MilliValue() % 1000 != 0`, which is so of large binary amounts, too,
+    /// Whether upstream takes it for no whole number: `MilliValue() % 1000 != 0`, which is so of large amounts, too,
     /// whose thousandths wrap around in 64 bits.
     pub fn is_fractional(&self) -> bool {
         if !self.is_whole() {
             return true;
         }
-        let value = self.value();
-        self.format == Format::BinarySi && value < i64::MAX && value.wrapping_mul(1000) % 1000 != 0
+        if self.format == Format::BinarySi {
+            let value = self.value();
+            return value < i64::MAX && value.wrapping_mul(1000) % 1000 != 0;
+        }
+        // beyond 18 decimal places upstream takes an amount that it cannot scale for none
+        let Some(places) = u32::try_from(self.scale + 3).ok().filter(|places| *places <= 18) else { return false };
+        let low = self.mantissa.wrapping_mul(power(10, places)).rem_euclid(1 << 64);
+        let wrapped = if low < 1 << 63 { low } else { low - (1 << 64) };
+        wrapped % 1000 != 0
     }
 
     /// The value rounded up to a whole number, within `i64`.
@@ -230,6 +237,11 @@ impl Quantity {
         let up = power(10, u32::try_from(rounded.scale - scale).unwrap_or(0));
         let value = rounded.mantissa.saturating_mul(up);
         i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    /// The nearest floating-point number.
+    pub fn approximate(&self) -> f64 {
+        format!("{}e{}", self.mantissa, self.scale).parse().unwrap_or_default()
     }
 
     /// The sum; the format is that of `self`, unless `self` is 0.

@@ -447,6 +447,9 @@ impl FieldSelector {
             let (start, end) = at;
             let equal = &part[start..end] != "!=";
             let value = unescape(&part[end..])?;
+            if start == 0 && value.is_empty() {
+                continue; // neither a field nor a value asks for nothing
+            }
             requirements.push(FieldRequirement { field: part[..start].into(), equal, value });
         }
         Ok(Self(requirements))

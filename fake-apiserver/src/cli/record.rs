@@ -18,7 +18,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use clap::Args;
 use futures::stream;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -175,6 +175,8 @@ impl Proxy {
             path: target.clone(),
             accept: text(&headers, header::ACCEPT),
             content_type: text(&headers, header::CONTENT_TYPE),
+            agent: text(&headers, header::USER_AGENT).split('/').next().unwrap_or_default().to_owned(),
+            acts_as: acts_as(&headers),
             body: body.clone(),
         };
         if let Some(own) = passed.headers_mut() {
@@ -241,6 +243,9 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
             kept.insert(name, value.clone());
         }
     }
+    for (name, value) in headers.iter().filter(|(name, _)| is_impersonation(name)) {
+        kept.append(name, value.clone());
+    }
     if let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) {
         let ranges: Vec<&str> = accept.split(',').map(str::trim).filter(|range| !range.contains("protobuf")).collect();
         let json = if ranges.is_empty() { "application/json".to_owned() } else { ranges.join(",") };
@@ -249,6 +254,16 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
         }
     }
     kept
+}
+
+/// Whether a header says whom the client acts as (`kubectl --as`).
+fn is_impersonation(name: &HeaderName) -> bool {
+    name.as_str().starts_with("impersonate-")
+}
+
+fn acts_as(headers: &HeaderMap) -> Vec<(String, String)> {
+    let said = headers.iter().filter(|(name, _)| is_impersonation(name));
+    said.filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))).collect()
 }
 
 #[cfg(test)]
@@ -262,8 +277,13 @@ mod tests {
         headers
             .insert(header::ACCEPT, HeaderValue::from_static("application/vnd.kubernetes.protobuf,application/json"));
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        for group in ["one", "two"] {
+            headers.append("impersonate-group", HeaderValue::from_static(group));
+        }
         let kept = passed_on(&headers);
-        assert_eq!(kept.len(), 1);
+        assert_eq!(kept.len(), 3);
+        let named = |group: &str| ("impersonate-group".to_owned(), group.to_owned());
+        assert_eq!(acts_as(&kept), [named("one"), named("two")], "whom the client acts as is asked and told");
         assert_eq!(kept[header::ACCEPT], "application/json");
     }
 }

@@ -20,6 +20,9 @@ use crate::{
 
 /// The finalizer in a namespace's spec that is ours.
 const FINALIZER: &str = "kubernetes";
+/// The first and the longest delay after a failure (`nsControllerRateLimiter` in `namespace_controller.go`).
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LAST_RETRY: Duration = Duration::from_secs(60);
 /// How long what has finalizers is thought to need.
 const FINALIZER_ESTIMATE: Duration = Duration::from_secs(15);
 
@@ -43,29 +46,40 @@ pub async fn run(server: Server, grace: Duration, token: CancellationToken) {
     actor::run(api.clone(), sources, token, move |name| attend(api.clone(), due.clone(), grace, name)).await;
 }
 
-/// When each namespace is to be looked at next: a change does not bring it up at once, it only sets a time.
-type Due = Arc<Mutex<BTreeMap<String, Timestamp>>>;
+/// When each namespace is to be looked at next, and how often in a row that failed: a change does not bring it up at once,
+/// it only sets a time.
+type Due = Arc<Mutex<BTreeMap<String, (Timestamp, u32)>>>;
 
 async fn attend(api: Api, due: Due, grace: Duration, name: String) -> Result<Outcome, Status> {
     let now = api.clock().now();
-    let set = |time| due.lock().expect("no panic under this lock").insert(name.clone(), time);
-    let old = due.lock().expect("no panic under this lock").get(&name).copied();
-    let time = old.unwrap_or(Timestamp::MAX).min(after(now, grace));
+    let set = |time, failures| due.lock().expect("no panic under this lock").insert(name.clone(), (time, failures));
+    let known = due.lock().expect("no panic under this lock").get(&name).copied();
+    let (time, failures) = known.unwrap_or((Timestamp::MAX, 0));
+    let time = time.min(after(now, grace));
     if let Ok(left) = Duration::try_from(time.duration_since(now))
         && !left.is_zero()
     {
-        set(time);
+        set(time, failures);
         return Ok(Outcome::After(left));
     }
-    set(now); // a failure is tried again without grace
-    let left = empty(&api, &name).await?;
-    let Some(left) = left else {
-        due.lock().expect("no panic under this lock").remove(&name);
-        return Ok(Outcome::Done);
+    let pause = match empty(&api, &name).await {
+        Ok(None) => {
+            due.lock().expect("no panic under this lock").remove(&name);
+            return Ok(Outcome::Done);
+        }
+        // Upstream looks again after half of what it thinks is needed.
+        Ok(Some(left)) => {
+            let pause = Duration::from_secs(left.as_secs() / 2 + 1);
+            set(after(now, pause), 0);
+            pause
+        }
+        Err(error) => {
+            tracing::debug!(namespace = name, %error, "namespace not emptied");
+            let pause = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(failures)).min(LAST_RETRY);
+            set(after(now, pause), failures.saturating_add(1));
+            pause
+        }
     };
-    // Upstream looks again after half of what it thinks is needed.
-    let pause = Duration::from_secs(left.as_secs() / 2 + 1);
-    set(after(now, pause));
     Ok(Outcome::After(pause))
 }
 

@@ -13,11 +13,11 @@ use super::{
     merge::{check, merge, reconcile, remove, with_named_parents},
     server_fields,
     set::{Element, Set},
-    typed::{Diff, Ty, compare_objects, equal, fields_of},
+    typed::{Atom, Diff, Ty, compare_objects, equal, fields_of},
 };
 use crate::{
     base::{Object, Status, limits, status::Cause},
-    schema::Schema,
+    schema::{ListType, Schema},
 };
 
 /// Where `kubectl apply` keeps what it applied last, unless it applies on the server.
@@ -99,6 +99,60 @@ pub fn apply(
     Ok(object)
 }
 
+/// Merges a configuration into an object without asking who owns what, as mutating admission policies do. Lists and maps that
+/// are owned as a whole may not be in it.
+///
+/// # Errors
+/// Upstream's words for a configuration that does not fit (`plugin/policy/mutating/patch/smd.go`).
+pub fn overlay(live: &Object, mut config: Value, schema: &Schema) -> Result<Object, String> {
+    let root = Ty::Root(schema);
+    for key in ["apiVersion", "kind"] {
+        config[key] = live.str_at(&[key]).into();
+    }
+    if let Some(problems) = check(root, &config).text() {
+        return Err(format!("failed to convert patch object to typed object: {problems}"));
+    }
+    let mut whole = Vec::new();
+    find_atomic(root, &config, &mut String::new(), &mut whole);
+    if !whole.is_empty() {
+        let whole = whole.join(", ");
+        return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {whole}"));
+    }
+    let merged = merge(root, Some(&live.to_value()), Some(&config));
+    let merged = merged.map_err(|problem| format!("failed to merge patch: {problem}"))?;
+    Ok(merged.and_then(Object::from_value).unwrap_or_default())
+}
+
+fn find_atomic(ty: Ty<'_>, value: &Value, path: &mut String, found: &mut Vec<String>) {
+    let length = path.len();
+    match (ty.atom(Some(value)), value) {
+        (Atom::Map { atomic, ty }, Value::Object(map)) => {
+            if atomic {
+                found.push(path.clone());
+            }
+            for (key, value) in map {
+                if let (child, true) = ty.member(key) {
+                    path.push('.');
+                    path.push_str(key);
+                    find_atomic(child, value, path, found);
+                    path.truncate(length);
+                }
+            }
+        }
+        (Atom::List { list_type, items }, Value::Array(list)) => {
+            if *list_type == ListType::Atomic {
+                found.push(path.clone());
+            }
+            for (index, item) in list.iter().enumerate() {
+                path.push_str(&format!("[{index}]"));
+                find_atomic(items, item, path, found);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
 impl Apply<'_> {
     /// The type of an object as messages show it: `apps/v1, Kind=Deployment`.
     fn type_text(object: &Object) -> String {
@@ -158,7 +212,8 @@ impl Apply<'_> {
         let time = last.as_ref().and_then(|owned| owned.time);
         managers.0.insert(id.clone(), Owned { fields, api_version, time });
         let new = match last {
-            Some(last) if !last.fields.is_empty() => prune(root, merged, &last.fields, &managers)
+            Some(last) if !last.fields.is_empty() => self
+                .prune(merged, &last, &managers)
                 .map_err(|problem| unexpected(format!("failed to prune fields: {problem}")))?,
             Some(_) | None => merged,
         };
@@ -177,6 +232,70 @@ impl Apply<'_> {
             Some(_) | None => self.decode(new)?,
         };
         Ok((object, managers))
+    }
+
+    /// A value in another version, with the schema of that; `None` for a version that is not served.
+    fn in_version<'b>(&'b self, value: &Value, api_version: &str) -> Result<Option<(Value, &'b Schema)>, String> {
+        let Some(versions) = self.writer.versions.filter(|_| value["apiVersion"] != *api_version) else {
+            let schema = match self.writer.versions.and_then(|versions| versions.schemas.get(api_version)) {
+                Some(schema) => schema,
+                None => self.schema,
+            };
+            return Ok(Some((value.clone(), schema)));
+        };
+        let object = Object::from_value(value.clone()).unwrap_or_default();
+        let converted = versions.convert(&object, api_version)?;
+        Ok(converted.map(|(object, schema)| (object.into_value(), schema)))
+    }
+
+    /// Removes what the manager applied last and does not apply now, where nobody else owns it. What each manager owns is
+    /// looked up in the version in which it does, so that the object may go through several on its way.
+    fn prune(&self, merged: Value, last: &Owned, managers: &Managers) -> Result<Value, String> {
+        let failed = |why| format!("failed to convert merged object to last applied version: {why}");
+        let Some((merged, schema)) = self.in_version(&merged, &last.api_version).map_err(failed)? else {
+            return Ok(merged);
+        };
+        let root = Ty::Root(schema);
+        let named = |root, set: &Set| with_named_parents(root, set);
+        let last_fields = named(root, &last.fields);
+        let mut pruned = remove(root, &merged, &last_fields);
+
+        let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
+        for owner in managers.0.values() {
+            let set = owned.entry(&owner.api_version).or_default();
+            *set = set.union(&owner.fields);
+        }
+        if self.writer.versions.is_none() {
+            let all = owned.values().fold(Set::default(), |all, set| all.union(set));
+            owned = [(last.api_version.as_str(), all)].into();
+        }
+        // First in the version that was pruned: what is taken away for good could be what a conversion needs.
+        let mut order: Vec<&str> = owned.keys().copied().collect();
+        order.sort_by_key(|version| *version != last.api_version);
+        let mut whole = merged.clone();
+        for version in order {
+            let failed = |what: &'static str| {
+                move |why| {
+                    format!("failed add back owned items: failed to convert {what} object at version {version}: {why}")
+                }
+            };
+            let Some((there, schema)) = self.in_version(&whole, version).map_err(failed("merged"))? else { continue };
+            let root = Ty::Root(schema);
+            let Some((left, _)) = self.in_version(&pruned, version).map_err(failed("pruned"))? else { continue };
+            let (had, has) = (named(root, &fields_of(root, &there)?), named(root, &fields_of(root, &left)?));
+            let kept = has.union(&named(root, owned.get(version).unwrap_or(&Set::default())));
+            pruned = remove(root, &there, &had.difference(&kept));
+            whole = there;
+        }
+
+        // What went without having been the manager's comes back: it is nobody's.
+        let failed = |why| {
+            format!("failed add back dangling items: failed to convert pruned object at last applied version: {why}")
+        };
+        let Some((pruned, _)) = self.in_version(&pruned, &last.api_version).map_err(failed)? else { return Ok(merged) };
+        let (had, has) = (named(root, &fields_of(root, &merged)?), named(root, &fields_of(root, &pruned)?));
+        let pruned = remove(root, &merged, &had.difference(&has).intersection(&last_fields));
+        Ok(self.in_version(&pruned, self.writer.api_version)?.map_or(pruned, |(pruned, _)| pruned))
     }
 
     /// The object as its Go type has it, where the kind is built in.
@@ -306,21 +425,6 @@ impl Apply<'_> {
 
 fn unexpected(message: impl Into<String>) -> Failure {
     Failure::Other(Status::unexpected(message))
-}
-
-/// Removes what the manager applied last and does not apply now, where nobody else owns it.
-fn prune(root: Ty<'_>, merged: Value, last: &Set, managers: &Managers) -> Result<Value, String> {
-    let named = |set: &Set| with_named_parents(root, set);
-    let last = named(last);
-    let pruned = remove(root, &merged, &last);
-
-    let owned = managers.0.values().fold(Set::default(), |all, owned| all.union(&owned.fields));
-    let (had, has) = (named(&fields_of(root, &merged)?), named(&fields_of(root, &pruned)?));
-    let pruned = remove(root, &merged, &had.difference(&has.union(&named(&owned))));
-
-    // What went without having been the manager's comes back: it is nobody's.
-    let has = named(&fields_of(root, &pruned)?);
-    Ok(remove(root, &merged, &had.difference(&has).intersection(&last)))
 }
 
 fn conflict_status(conflicts: &[Conflict]) -> Status {

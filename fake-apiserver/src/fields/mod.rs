@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 pub use self::{
-    apply::apply,
+    apply::{apply, overlay},
     scale::{owners_after_scale, scale_owners},
     strategic::strategic,
 };

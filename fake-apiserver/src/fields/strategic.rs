@@ -122,6 +122,10 @@ fn merge_maps(mut original: Members, mut patch: Members, node: Option<&Node>) ->
             original.remove(&key);
             continue;
         }
+        let has_list = matches!(original.get(&key), Some(Value::Array(_)));
+        if is_deletion && !(has_list && value.is_array()) {
+            continue; // there is nothing to take from, or nothing that could be taken
+        }
         let merged = match (original.remove(&key), value) {
             (Some(Value::Object(old)), Value::Object(new)) => {
                 let field = Field::of(node, &key)?;
@@ -131,8 +135,6 @@ fn merge_maps(mut original: Members, mut patch: Members, node: Option<&Node>) ->
                 let field = Field::of(node, &key)?;
                 Some(Value::Array(merge_field_lists(old, new, field, is_deletion)?))
             }
-            // A deletion from what is not there, or is no list, does nothing.
-            (old, _) if is_deletion && old.as_ref().is_none_or(|old| !old.is_array()) => old,
             (_, value) => without_directives(without_nulls(value)),
         };
         if let Some(merged) = merged {

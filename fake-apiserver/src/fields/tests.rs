@@ -778,6 +778,24 @@ mod other_versions {
     }
 
     #[test]
+    fn what_was_applied_in_another_version_is_pruned_in_that() {
+        let versions = versions();
+        let apply_as = |live: Option<&Object>, manager, config: &Object| {
+            let version = config.api_version();
+            let writer = Writer { versions: Some(&versions), api_version: version, ..writer(manager, 1) };
+            apply(live, config, &versions.schemas[version], &writer, false).unwrap()
+        };
+        let v1 = |spec: Value| object("Widget", json!({"spec": spec}));
+        let made = apply_as(None, "one", &v1(json!({"size": 1, "text": "a"})));
+        let shared = apply_as(Some(&made), "two", &v1(json!({"text": "a"})));
+        let newer = versions.convert(&shared, "v2").unwrap().unwrap().0;
+        let left = apply_as(Some(&newer), "one", &v2(json!({})));
+        assert_eq!(left.get("spec"), Some(&json!({"text": "a"})), "the size was one's alone, the text is two's");
+        let kept = apply_as(Some(&newer), "one", &v2(json!({"width": 1})));
+        assert_eq!(kept.get("spec"), Some(&json!({"width": 1, "text": "a"})));
+    }
+
+    #[test]
     fn where_a_conversion_fails_an_update_moves_nothing_and_an_apply_is_refused() {
         let mut versions = versions();
         let live = live(&versions);

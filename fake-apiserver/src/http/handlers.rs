@@ -131,11 +131,14 @@ async fn answer(
         }
         info => {
             let headers = request.headers().clone();
-            let any = matches!(info, RequestInfo::Health { .. });
-            if !any && !matches!(method, Method::GET | Method::HEAD) {
+            let answer = documents::answer(api, &info, &headers, &query)?;
+            // upstream gives most documents to whatever method asks for them, and misses what is not there first
+            let only_read =
+                matches!(info, RequestInfo::CoreVersions | RequestInfo::Version { .. } | RequestInfo::ServerVersion);
+            if only_read && !matches!(method, Method::GET | Method::HEAD) && answer.status().is_success() {
                 return Err(Status::method_not_allowed().into());
             }
-            Ok(documents::answer(api, &info, &headers, &query)?)
+            Ok(answer)
         }
     }
 }

@@ -25,14 +25,14 @@ use tokio::{
     sync::Semaphore,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Api, auth,
     multiplex::{Answers, Gathered, Multiplexed},
     timer::ClockTimer,
 };
-use crate::{base::limits, registry::User};
+use crate::{base::limits, clock::Clock, registry::User};
 
 impl Api {
     /// Serves one end of a memory pipe; who holds the other is that user. Ends when the pipe does.
@@ -61,39 +61,23 @@ impl Api {
     ) {
         *self.address.lock().expect("no panic under this lock") = address.to_string();
         let acceptor = TlsAcceptor::from(config);
-        let free = Arc::new(Semaphore::new(limits::CONNECTIONS));
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                accepted = async {
-                    let permit = free.clone().acquire_owned().await.expect("never closed");
-                    listener.accept().await.map(|(stream, _)| (stream, permit))
-                } => accepted,
-            };
-            match accepted {
-                Ok((stream, permit)) => {
-                    let (api, acceptor) = (self.clone(), acceptor.clone());
-                    tasks.spawn(async move {
-                        tokio::select! {
-                            biased;
-                            () = api.stop.cancelled() => {}
-                            tls = api.registry.clock().timeout(limits::REQUEST_HEAD, handshake(acceptor, stream)) => match tls {
-                                Some(Ok((tls, user, h2))) => api.clone().serve_connection(tls, user, h2).await,
-                                Some(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                                None => tracing::debug!("TLS handshake took too long"),
-                            },
-                        }
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: wait for some to come free.
-                    tracing::warn!(%error, "accept failed");
-                    self.registry.clock().sleep(std::time::Duration::from_millis(100)).await;
+        let clock = self.registry.clock().clone();
+        let stop = self.stop.clone();
+        let serve = |stream| {
+            let (api, acceptor) = (self.clone(), acceptor.clone());
+            async move {
+                tokio::select! {
+                    biased;
+                    () = api.stop.cancelled() => {}
+                    tls = api.registry.clock().timeout(limits::REQUEST_HEAD, handshake(acceptor, stream)) => match tls {
+                        Some(Ok((tls, user, h2))) => api.clone().serve_connection(tls, user, h2).await,
+                        Some(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                        None => tracing::debug!("TLS handshake took too long"),
+                    },
                 }
             }
-        }
+        };
+        serve_connections(listener, &clock, &stop, &tasks, serve).await;
     }
 
     async fn serve_connection<S>(self: Arc<Self>, stream: S, user: Option<User>, h2: bool)
@@ -172,6 +156,41 @@ impl Api {
 }
 
 type Tls = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// Takes connections from a listener until it is to stop, never more at a time than the limit; each is a task of the tracker.
+pub(super) async fn serve_connections<F: Future<Output = ()> + Send + 'static>(
+    listener: TcpListener,
+    clock: &Clock,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+    serve: impl Fn(TcpStream) -> F,
+) {
+    let free = Arc::new(Semaphore::new(limits::CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = async {
+                let permit = free.clone().acquire_owned().await.expect("never closed");
+                listener.accept().await.map(|(stream, _)| (stream, permit))
+            } => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let connection = serve(stream);
+                tasks.spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to come free.
+                tracing::warn!(%error, "accept failed");
+                clock.sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
 
 /// The TLS stream, the user that the client's certificate names, and whether HTTP/2 was agreed on.
 async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<(Tls, Option<User>, bool)> {

@@ -60,7 +60,7 @@ pub(crate) type Counted = (sandbox::Metrics, actor::Api);
 
 /// A rule ends the connection instead of answering.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lost;
+pub struct Lost;
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

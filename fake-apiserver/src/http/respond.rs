@@ -11,16 +11,18 @@ use http::{
         X_CONTENT_TYPE_OPTIONS,
     },
 };
+use http_body::Body;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use serde_json::{Map, Value};
 
+use super::Lost;
 use crate::{
     base::{Status, Stored, status::go_quote},
     registry::{List, Resource},
 };
 
 /// The body of an answer.
-pub type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
+pub type ResponseBody = UnsyncBoxBody<Bytes, Lost>;
 
 /// An answer.
 pub type Response = hyper::Response<ResponseBody>;
@@ -33,12 +35,17 @@ const GZIP_LEVEL: u32 = 1;
 
 /// An answer of a content type.
 pub(super) fn bytes(code: u16, content_type: &'static str, bytes: impl Into<Bytes>) -> Response {
-    let mut response = Response::new(Full::new(bytes.into()).boxed_unsync());
+    let mut response = Response::new(whole(Full::new(bytes.into())));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
+}
+
+/// A body that nothing breaks off.
+pub(super) fn whole(body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static) -> ResponseBody {
+    body.map_err(|never| match never {}).boxed_unsync()
 }
 
 /// A plain text, as Go's `http.Error` and `http.NotFound` write it.

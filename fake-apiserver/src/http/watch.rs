@@ -3,7 +3,7 @@
 //!
 //! Upstream: `k8s.io/apiserver/pkg/endpoints/handlers/watch.go`.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
+    Lost,
     negotiate::Shape,
     respond::{self, Response, ResponseBody},
     table::{self, Include, Table},
@@ -44,6 +45,8 @@ pub(super) struct Stream {
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Whether a table's columns have been sent: they come with the first event alone.
     headers_sent: bool,
+    /// Whether a rule ends the connection.
+    lost: bool,
 }
 
 impl Stream {
@@ -63,14 +66,14 @@ impl Stream {
         };
         let end = clock.now().saturating_add(timeout).expect("a duration is no calendar unit");
         let (end, stop) = (clock.alarm(end), Box::pin(stop.cancelled_owned()));
-        Self { watcher, resource, shape, include, clock, end, stop, headers_sent: false }
+        Self { watcher, resource, shape, include, clock, end, stop, headers_sent: false, lost: false }
     }
 
     /// The answer that carries the watch.
     pub(super) fn into_response(self) -> Response {
         let frames = stream::unfold(self, |mut this| async move {
             let bytes = this.next().await?;
-            Some((Ok::<_, Infallible>(Frame::data(bytes)), this))
+            Some((bytes.map(Frame::data), this))
         });
         let mut response = respond::bytes(200, "application/json", Bytes::new());
         let body: ResponseBody = StreamBody::new(frames).boxed_unsync();
@@ -79,13 +82,32 @@ impl Stream {
     }
 
     /// The lines of the next events; `None` when the watch is over.
-    async fn next(&mut self) -> Option<Bytes> {
+    ///
+    /// # Errors
+    /// If a rule ends the connection.
+    async fn next(&mut self) -> Option<Result<Bytes, Lost>> {
+        if self.lost {
+            // What was said before leaves first.
+            tokio::task::yield_now().await;
+            return Some(Err(Lost));
+        }
         let events = tokio::select! {
             biased;
             () = &mut self.stop => None,
             events = self.watcher.next() => events,
             () = &mut self.end => None,
-        }?;
+        };
+        if let Some(events) = events {
+            return Some(Ok(self.lines(events)));
+        }
+        let torn = self.watcher.broken()?;
+        self.lost = true;
+        let mut line = self.lines(torn.into_iter().collect());
+        line.truncate(line.len() / 2);
+        Some(Ok(line))
+    }
+
+    fn lines(&mut self, events: Vec<WatchEvent>) -> Bytes {
         let mut out = BytesMut::with_capacity(events.len() * 1024);
         for event in events {
             match event {
@@ -102,7 +124,7 @@ impl Stream {
                 }
             }
         }
-        Some(out.freeze())
+        out.freeze()
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool) -> Object {

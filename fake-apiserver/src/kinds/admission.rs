@@ -252,7 +252,7 @@ fn validation(errors: &mut Errors, validation: &Value, path: &str, scope: &Scope
         let field = child(path, "messageExpression");
         if computed.trim().is_empty() {
             invalid(errors, &field, &computed.into(), "must be non-empty if specified");
-        } else if let Err(detail) = scope.check(computed, Wanted::Text) {
+        } else if let Err(detail) = scope.check(computed, Wanted::Message) {
             invalid(errors, &field, &computed.into(), &detail);
         }
     }
@@ -297,26 +297,109 @@ fn audit_annotations(errors: &mut Errors, policy: &Object, spec: &Value, scope: 
     }
 }
 
-pub(super) fn validate_policy(policy: &Object) -> Errors {
-    let mut errors = Vec::new();
-    let spec = policy.get("spec").unwrap_or(&Value::Null);
-    one_of(&mut errors, spec, "spec", "failurePolicy", &FAILURE_POLICIES, true);
+/// What both kinds of policies have; what their own expressions may name.
+fn policy_head(errors: &mut Errors, spec: &Value, mutating: bool) -> Scope {
+    one_of(errors, spec, "spec", "failurePolicy", &FAILURE_POLICIES, true);
     let params = has(spec, "paramKind");
     if params {
-        param_kind(&mut errors, get(spec, "paramKind"), "spec.paramKind");
+        param_kind(errors, get(spec, "paramKind"), "spec.paramKind");
     }
     let constraints = get(spec, "matchConstraints");
     if constraints.is_null() {
         errors.push(FieldError::required("spec.matchConstraints", ""));
     } else {
-        match_resources(&mut errors, constraints, "spec.matchConstraints");
+        match_resources(errors, constraints, "spec.matchConstraints");
         if items(constraints, "resourceRules").is_empty() {
             errors.push(FieldError::required("spec.matchConstraints.resourceRules", ""));
         }
+        if mutating {
+            no_deletions(errors, constraints, "spec.matchConstraints");
+        }
     }
-    match_conditions(&mut errors, spec, "spec", params);
+    match_conditions(errors, spec, "spec", params);
     let mut scope = Scope::new(params);
-    variables(&mut errors, spec, &mut scope);
+    variables(errors, spec, &mut scope);
+    scope
+}
+
+/// What is deleted cannot be changed.
+fn no_deletions(errors: &mut Errors, resources: &Value, path: &str) {
+    const CHANGEABLE: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
+    for rule in items(resources, "resourceRules") {
+        for operation in texts(rule, "operations").into_iter().filter(|operation| !CHANGEABLE.contains(operation)) {
+            let field = format!("{path}.resourceRules.operations");
+            errors.push(FieldError::not_supported(&field, &operation.into(), &CHANGEABLE));
+        }
+    }
+}
+
+fn mutation(errors: &mut Errors, mutation: &Value, path: &str, scope: &Scope) {
+    const OWN: [(&str, &str, Wanted); 2] =
+        [("ApplyConfiguration", "applyConfiguration", Wanted::Object), ("JSONPatch", "jsonPatch", Wanted::Patches)];
+    if !required(errors, mutation, path, "patchType") {
+        return;
+    }
+    let kind = text(mutation, "patchType");
+    if !OWN.iter().any(|(own, ..)| *own == kind) {
+        let field = child(path, "patchType");
+        return errors.push(FieldError::not_supported(&field, &kind.into(), &OWN.map(|(own, ..)| own)));
+    }
+    for (own, key, wanted) in OWN.into_iter().filter(|(own, ..)| *own == kind) {
+        let field = child(path, key);
+        if !has(mutation, key) {
+            errors.push(FieldError::required(&field, &format!("must be specified when patchType is {own}")));
+            continue;
+        }
+        let (source, field) = (text(get(mutation, key), "expression").trim(), child(&field, "expression"));
+        if source.is_empty() {
+            errors.push(FieldError::required(&field, ""));
+        } else if let Err(detail) = scope.check(source, wanted) {
+            invalid(errors, &field, &source.into(), &detail);
+        }
+    }
+    for (_, key, _) in OWN.into_iter().filter(|(own, key, _)| *own != kind && has(mutation, key)) {
+        let detail = format!("must not be specified when patchType is {kind}");
+        invalid(errors, &child(path, key), &format!("{{{key}}}").into(), &detail);
+    }
+}
+
+pub(super) fn validate_mutating_policy(policy: &Object) -> Errors {
+    let mut errors = Vec::new();
+    let spec = policy.get("spec").unwrap_or(&Value::Null);
+    let scope = policy_head(&mut errors, spec, true);
+    if items(spec, "mutations").is_empty() {
+        errors.push(FieldError::required("spec.mutations", "mutations must contain at least one item"));
+    }
+    for (path, item) in indexed(spec, "spec", "mutations") {
+        mutation(&mut errors, item, &path, &scope);
+    }
+    one_of(&mut errors, spec, "spec", "reinvocationPolicy", &["IfNeeded", "Never"], true);
+    errors
+}
+
+pub(super) fn validate_mutating_binding(binding: &Object) -> Errors {
+    let mut errors = Vec::new();
+    let spec = binding.get("spec").unwrap_or(&Value::Null);
+    binding_head(&mut errors, spec);
+    no_deletions(&mut errors, get(spec, "matchResources"), "spec.matchResources");
+    errors
+}
+
+fn binding_head(errors: &mut Errors, spec: &Value) {
+    if required(errors, spec, "spec", "policyName") {
+        let name = text(spec, "policyName");
+        complain(errors, "spec.policyName", name, names::name_is_subdomain(name, false));
+    }
+    if has(spec, "paramRef") {
+        param_ref(errors, get(spec, "paramRef"), "spec.paramRef");
+    }
+    match_resources(errors, get(spec, "matchResources"), "spec.matchResources");
+}
+
+pub(super) fn validate_policy(policy: &Object) -> Errors {
+    let mut errors = Vec::new();
+    let spec = policy.get("spec").unwrap_or(&Value::Null);
+    let scope = policy_head(&mut errors, spec, false);
     if items(spec, "validations").is_empty() && items(spec, "auditAnnotations").is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
         errors.push(FieldError::required("spec.validations", detail));
@@ -355,14 +438,7 @@ pub(super) fn validate_policy_binding(binding: &Object) -> Errors {
     const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
     let mut errors = Vec::new();
     let spec = binding.get("spec").unwrap_or(&Value::Null);
-    if required(&mut errors, spec, "spec", "policyName") {
-        let name = text(spec, "policyName");
-        complain(&mut errors, "spec.policyName", name, names::name_is_subdomain(name, false));
-    }
-    if has(spec, "paramRef") {
-        param_ref(&mut errors, get(spec, "paramRef"), "spec.paramRef");
-    }
-    match_resources(&mut errors, get(spec, "matchResources"), "spec.matchResources");
+    binding_head(&mut errors, spec);
     let (field, actions) = ("spec.validationActions", texts(spec, "validationActions"));
     let mut seen = BTreeSet::new();
     for (index, action) in actions.iter().copied().enumerate() {

@@ -105,11 +105,36 @@ pub(super) fn default_endpoints(object: &mut Object) {
     });
 }
 
+fn endpoint_address(errors: &mut Errors, address: &Value, path: &str) {
+    let (ip, field) = (text(address, "ip"), format!("{path}.ip"));
+    super::pod::ip(errors, ip, &field);
+    for (key, check) in
+        [("hostname", names::dns1123_label as fn(&str) -> Vec<String>), ("nodeName", names::dns1123_subdomain)]
+    {
+        let name = text(address, key);
+        if !name.is_empty() {
+            complain(errors, &format!("{path}.{key}"), name, check(name));
+        }
+    }
+    match super::warnings::sloppy(ip) {
+        Some(_) => super::service::special_address(errors, ip, &field),
+        None => errors.push(FieldError::invalid(&field, &ip.into(), "must be a valid IP address")),
+    }
+}
+
+/// What was wrong with subsets that stay as they are may stay so.
+pub(super) fn validate_endpoints_update(new: &Object, old: &Object, _: &str) -> Errors {
+    if new.get("subsets") == old.get("subsets") { Vec::new() } else { validate_endpoints(new) }
+}
+
 pub(super) fn validate_endpoints(object: &Object) -> Errors {
     let (mut errors, value) = (Vec::new(), object.to_value());
     for (path, subset) in indexed(&value, "", "subsets") {
         if items(subset, "addresses").is_empty() && items(subset, "notReadyAddresses").is_empty() {
             errors.push(FieldError::required(&path, "must specify `addresses` or `notReadyAddresses`"));
+        }
+        for key in ["addresses", "notReadyAddresses"] {
+            indexed(subset, &path, key).for_each(|(path, address)| endpoint_address(&mut errors, address, &path));
         }
         let ports = items(subset, "ports").len();
         for (path, port) in indexed(subset, &path, "ports") {

@@ -18,6 +18,7 @@ pub(super) const RULES: Rules = Rules {
     validate_update,
     warnings,
     generation: true,
+    unconditional: false,
     cells,
     ..super::BUILTIN
 };

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::util::{Errors, complain, get, make_map, required, text};
+use super::util::{Errors, complain, get, int_or_zero, make_map, required, text};
 use crate::base::{FieldError, Object, names};
 
 /// Members that the two groups' events name differently: of the core group, and of `events.k8s.io`.
@@ -42,16 +42,56 @@ pub fn convert_event(object: &mut Object, version: &str) {
     }
 }
 
+/// Members of one group's events that the rules speak of.
+struct Named {
+    target: &'static str,
+    controller: &'static str,
+    note: &'static str,
+}
+
+const CORE: Named = Named { target: "involvedObject", controller: "reportingComponent", note: "message" };
+const NEW: Named = Named { target: "regarding", controller: "reportingController", note: "note" };
+
 pub(super) fn validate_event(object: &Object) -> Errors {
-    let (mut errors, value) = (Vec::new(), object.to_value());
-    let target = get(&value, "involvedObject");
-    let (key, namespace) = ("involvedObject.namespace", text(target, "namespace"));
-    let here = object.namespace();
+    legacy(&object.to_value(), object.namespace(), &CORE)
+}
+
+/// Upstream's `legacyValidateEvent`: what events of both groups must be. Those without `eventTime` are of the old kind.
+fn legacy(value: &Value, here: &str, named: &Named) -> Errors {
+    let mut errors = Vec::new();
+    let target = text(get(value, named.target), "namespace");
+    let old = text(value, "eventTime").is_empty();
     // events about cluster-scoped objects stand in `default`
-    let fits = if namespace.is_empty() { ["", "default", "kube-system"].contains(&here) } else { namespace == here };
-    if !fits && target.is_object() {
+    let fits = match (target, old) {
+        ("", true) => here == "default",
+        ("", false) => ["default", "kube-system"].contains(&here),
+        (target, true) => target == here,
+        (_, false) => true,
+    };
+    if !fits {
         let why = "does not match event.namespace";
-        errors.push(FieldError::invalid(key, &namespace.into(), why));
+        errors.push(FieldError::invalid("involvedObject.namespace", &target.into(), why));
+    }
+    if old {
+        return errors;
+    }
+    let controller = text(value, named.controller);
+    required(&mut errors, value, "", named.controller);
+    complain(&mut errors, named.controller, controller, names::qualified_name(controller));
+    for (key, field, most) in [
+        ("reportingInstance", "reportingInstance", 128),
+        ("action", "action", 128),
+        ("reason", "reason", 128),
+        (named.note, "message", 1024),
+    ] {
+        let value = text(value, key);
+        if value.is_empty() && field != "message" {
+            errors.push(FieldError::required(field, ""));
+        }
+        if value.len() > most {
+            let why = format!("can have at most {most} characters");
+            errors.push(FieldError::invalid(field, &"".into(), &why));
+        }
     }
     errors
 }
@@ -79,33 +119,33 @@ pub(super) fn default_new_event(object: &mut Object) {
     }
 }
 
+/// Upstream's `ValidateEventCreate` for `events.k8s.io`.
 pub(super) fn validate_new_event(object: &Object) -> Errors {
-    let (mut errors, value) = (Vec::new(), object.to_value());
-    let target = text(get(&value, "regarding"), "namespace");
-    let here = object.namespace();
-    if target.is_empty() && here != "default" && here != "kube-system" || !target.is_empty() && target != here {
-        errors.push(FieldError::invalid("involvedObject.namespace", &target.into(), "does not match event.namespace"));
+    let value = object.to_value();
+    let mut errors = legacy(&value, object.namespace(), &NEW);
+    let series = get(&value, "series");
+    if series.is_object() {
+        if int_or_zero(series, "count") < 2 {
+            errors.push(FieldError::invalid("series.count", &"".into(), "should be at least 2"));
+        }
+        required(&mut errors, series, "series", "lastObservedTime");
     }
     required(&mut errors, &value, "", "eventTime");
-    let controller = text(&value, "reportingController");
-    if required(&mut errors, &value, "", "reportingController") {
-        complain(&mut errors, "reportingController", controller, names::qualified_name(controller));
+    let kind = text(&value, "type");
+    if !["Normal", "Warning"].contains(&kind) {
+        errors.push(FieldError::invalid("type", &"".into(), &format!("has invalid value: {kind}")));
     }
-    for (key, max, needed) in
-        [("reportingInstance", 128, true), ("action", 128, true), ("reason", 128, true), ("note", 1024, false)]
-    {
-        let value = text(&value, key);
-        let field = if key == "note" { "message" } else { key };
-        if needed && value.is_empty() {
-            errors.push(FieldError::required(field, ""));
-        } else if value.len() > max {
-            let why = format!("can have at most {max} characters");
-            errors.push(FieldError::invalid(field, &value.into(), &why));
+    for (key, field) in [("deprecatedFirstTimestamp", "firstTimestamp"), ("deprecatedLastTimestamp", "lastTimestamp")] {
+        if !text(&value, key).is_empty() {
+            errors.push(FieldError::invalid(field, &"".into(), "needs to be unset"));
         }
     }
-    let kind = text(&value, "type");
-    if !["", "Normal", "Warning"].contains(&kind) {
-        errors.push(FieldError::invalid("type", &"".into(), &format!("has invalid value: {kind}")));
+    if int_or_zero(&value, "deprecatedCount") != 0 {
+        errors.push(FieldError::invalid("count", &"".into(), "needs to be unset"));
+    }
+    let source = get(&value, "deprecatedSource");
+    if ["component", "host"].iter().any(|key| !text(source, key).is_empty()) {
+        errors.push(FieldError::invalid("source", &"".into(), "needs to be unset"));
     }
     errors
 }

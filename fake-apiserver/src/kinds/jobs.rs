@@ -89,7 +89,7 @@ pub(super) fn validate_job(object: &Object) -> Errors {
     let selector = get(spec, "selector");
     if !flag(spec, "manualSelector") {
         let own = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": object.uid()}});
-        if !same(selector, &own) {
+        if !selector.is_null() && !same(selector, &own) {
             let why = "`selector` not auto-generated";
             errors.push(FieldError::invalid("spec.selector", selector, why));
         }
@@ -102,6 +102,14 @@ pub(super) fn validate_job(object: &Object) -> Errors {
     }
     if let Ok(parsed) = LabelSelector::from_value(Some(selector)) {
         selects(&mut errors, selector, &parsed, get(spec, "template"));
+    }
+    let completions = int(spec, "completions").filter(|_| text(spec, "completionMode") == "Indexed");
+    if let Some(completions) = completions.filter(|completions| *completions > 0) {
+        let longest = format!("{}-{}", object.name(), completions - 1);
+        if !names::dns1123_label(&longest).is_empty() {
+            let why = format!("will not able to create pod with invalid DNS label: {longest}");
+            errors.push(FieldError::invalid("metadata.name", &object.name().into(), &why));
+        }
     }
     errors
 }
@@ -151,6 +159,10 @@ fn validate_job_spec(spec: &Value, path: &str) -> Errors {
         }
     } else {
         for key in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+            if key == "maxFailedIndexes" && has(spec, key) && !has(spec, "backoffLimitPerIndex") {
+                let why = "when maxFailedIndexes is specified";
+                errors.push(FieldError::required(&child(path, "backoffLimitPerIndex"), why));
+            }
             if let Some(number) = int(spec, key) {
                 let why = "requires indexed completion mode";
                 errors.push(FieldError::invalid(&child(path, key), &number.into(), why));

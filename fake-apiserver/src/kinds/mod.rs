@@ -14,7 +14,9 @@ use crate::base::{
 };
 
 mod admission;
+mod autoscalers;
 mod budgets;
+mod certificates;
 mod core;
 mod cron;
 mod data;
@@ -27,6 +29,7 @@ mod others;
 mod pod;
 mod print;
 mod quotas;
+mod roles;
 mod service;
 mod storage;
 mod table;
@@ -35,6 +38,8 @@ mod warnings;
 mod workloads;
 
 pub use self::{
+    autoscalers::convert_autoscaler,
+    certificates::organizations,
     cron::Schedule,
     definition::approval,
     events::convert_event,
@@ -57,6 +62,8 @@ pub struct Rules {
     pub prepare_create: fn(&mut Object),
     /// Upstream's `PrepareForUpdate`, for a write through `subresource` (`""` for the object itself).
     pub prepare_update: fn(new: &mut Object, old: &Object, subresource: &str),
+    /// Gives what was written through a subresource the time of the write, where it has none.
+    pub stamp: fn(new: &mut Object, old: &Object, now: &str),
     /// Validation on create, of all but the metadata; [`validate_create`] does both.
     pub validate: fn(&Object) -> Vec<FieldError>,
     /// Validation on update through `subresource`, of all but the metadata; [`validate_update`] does both.
@@ -70,10 +77,18 @@ pub struct Rules {
     /// Whether `metadata.generation` counts changes of the spec (of everything but metadata and status where there is
     /// no spec).
     pub generation: bool,
+    /// Whether it counts changed annotations too.
+    pub annotations_count: bool,
     /// Whether finalizers without a `/` must be Kubernetes' own: so for built-in kinds; custom ones get a warning.
     pub standard_finalizers: bool,
-    /// Whether an update judges the object anew as a create does, so that upstream tells metadata errors once more.
+    /// Whether an update judges the object anew as a create does, so that upstream tells its errors once more.
     pub revalidates: bool,
+    /// How often an update judges the metadata as a create does, besides what [`Self::revalidates`] asks for.
+    pub rejudges_metadata: u8,
+    /// Whether the kind judges the change of metadata itself, once all kinds' rules have done so.
+    pub judges_change: bool,
+    /// Whether an update may leave out the resource version (upstream's `AllowUnconditionalUpdate`).
+    pub unconditional: bool,
     /// Cells of server-side printing, in the order of the resource's columns.
     pub cells: fn(&Object, Timestamp) -> Vec<Value>,
 }
@@ -95,14 +110,19 @@ const PLAIN: Rules = Rules {
     default: |_| {},
     prepare_create: |_| {},
     prepare_update: |_, _, _| {},
+    stamp: |_, _, _| {},
     validate: |_| Vec::new(),
     validate_update: |_, _, _| Vec::new(),
     warnings: |_, _| Vec::new(),
     selectable: &[],
     unknown_label: plain_label,
     generation: false,
+    annotations_count: false,
     standard_finalizers: false,
     revalidates: false,
+    rejudges_metadata: 0,
+    judges_change: true,
+    unconditional: true,
     cells: print::name_and_age,
 };
 
@@ -138,8 +158,15 @@ const BUILTIN_GROUPS: [&str; 21] = [
 pub fn rules(group: &str, kind: &str) -> &'static Rules {
     static CUSTOM: Rules = PLAIN;
     static OTHER: Rules = BUILTIN;
+    static VERSIONED: Rules = Rules { unconditional: false, ..BUILTIN };
     let known = table::TABLE.iter().find(|(g, k, _)| *g == group && *k == kind);
-    known.map_or(if BUILTIN_GROUPS.contains(&group) { &OTHER } else { &CUSTOM }, |(_, _, rules)| rules)
+    let other = match (group, kind) {
+        ("storage.k8s.io", "CSINode" | "CSIStorageCapacity" | "VolumeAttachment")
+        | ("apiregistration.k8s.io", "APIService") => &VERSIONED,
+        _ if BUILTIN_GROUPS.contains(&group) => &OTHER,
+        _ => &CUSTOM,
+    };
+    known.map_or(other, |(_, _, rules)| rules)
 }
 
 /// Judges an object that is to be created: the kind's own rules, then those of all objects. Upstream's
@@ -166,13 +193,19 @@ pub fn validate_update(
 ) -> Vec<FieldError> {
     let mut errors = meta::validate_object_meta(new, namespaced, names::path_segment);
     errors.extend(meta::validate_object_meta_update(new, old));
-    errors.extend(meta::validate_object_meta_update(new, old));
-    errors.extend(meta::standard_finalizers(new, rules.standard_finalizers));
-    errors.extend((rules.validate_update)(new, old, subresource));
-    if rules.revalidates && subresource.is_empty() {
-        errors.extend(meta::validate_object_meta(new, namespaced, rules.name));
+    if rules.judges_change {
+        errors.extend(meta::validate_object_meta_update(new, old));
         errors.extend(meta::standard_finalizers(new, rules.standard_finalizers));
-        errors.extend((rules.validate)(new));
+    }
+    errors.extend((rules.validate_update)(new, old, subresource));
+    if subresource.is_empty() {
+        for _ in 0..rules.rejudges_metadata + u8::from(rules.revalidates) {
+            errors.extend(meta::validate_object_meta(new, namespaced, rules.name));
+            errors.extend(meta::standard_finalizers(new, rules.standard_finalizers));
+        }
+        if rules.revalidates {
+            errors.extend((rules.validate)(new));
+        }
     }
     errors
 }

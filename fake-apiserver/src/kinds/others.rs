@@ -1,4 +1,4 @@
-//! Kinds of the smaller groups: networking, discovery, storage, scheduling, coordination, access, admission.
+//! Kinds of the smaller groups: networking, discovery, storage, scheduling, coordination, admission.
 //!
 //! Upstream: `pkg/apis/*/v1/defaults.go` and `pkg/apis/*/validation` of each group.
 
@@ -11,8 +11,8 @@ use super::{
     meta,
     pod::{ip, port_or_name, tolerations},
     util::{
-        Errors, GoMember, child, complain, complain_number, default_to, each_mut, get, go_struct, has, immutable,
-        indexed, int, int_or_zero, items, make_map, map_mut, one_of, required, same, text, texts,
+        Errors, GoMember, child, complain, complain_number, default_number, default_to, each_mut, get, go_struct, has,
+        immutable, indexed, int, int_or_zero, items, make_map, map_mut, one_of, required, same, text, texts,
     },
 };
 use crate::base::{FieldError, Object, names, status::FieldErrorKind};
@@ -275,7 +275,7 @@ fn backend(errors: &mut Errors, backend: &Value, path: &str) {
             }
             let (port, path) = (get(service, "port"), child(&path, "port"));
             match (text(port, "name"), int_or_zero(port, "number")) {
-                ("", 0) => errors.push(FieldError::required(&path, "port name or number is required")),
+                ("", 0) => errors.push(FieldError::required(whole, "port name or number is required")),
                 ("", number) => {
                     complain_number(errors, &child(&path, "number"), number, names::port_number(number));
                 }
@@ -369,6 +369,61 @@ pub(super) fn validate_endpoint_slice_update(new: &Object, old: &Object, _: &str
     errors
 }
 
+pub(super) fn validate_ingress_class(object: &Object) -> Errors {
+    let (mut errors, value) = (Vec::new(), object.to_value());
+    let spec = get(&value, "spec");
+    let (controller, field) = (text(spec, "controller"), "spec.controller");
+    if controller.len() > 250 {
+        errors.push(FieldError::too_long(field, 250));
+    }
+    match controller.split_once('/') {
+        _ if controller.is_empty() => errors.push(FieldError::required(field, "")),
+        Some((domain, path)) if !domain.is_empty() && !path.is_empty() => {
+            complain(&mut errors, field, domain, names::dns1123_subdomain(domain));
+        }
+        Some(_) | None => {
+            let why = r#"must be a domain-prefixed path (such as "acme.io/foo")"#;
+            errors.push(FieldError::invalid(field, &controller.into(), why));
+        }
+    }
+    let (parameters, path) = (get(spec, "parameters"), "spec.parameters");
+    if parameters.is_null() {
+        return errors;
+    }
+    if let Some(group) = get(parameters, "apiGroup").as_str() {
+        complain(&mut errors, &child(path, "apiGroup"), group, names::dns1123_subdomain(group));
+    }
+    for key in ["kind", "name"] {
+        if required(&mut errors, parameters, path, key) {
+            let name = text(parameters, key);
+            complain(&mut errors, &child(path, key), name, names::path_segment(name, false));
+        }
+    }
+    let (namespace, field) = (get(parameters, "namespace").as_str(), child(path, "namespace"));
+    match (text(parameters, "scope"), namespace) {
+        ("Namespace", None) => {
+            errors.push(FieldError::required(&field, "`parameters.scope` is set to 'Namespace'"));
+        }
+        ("Namespace", Some(name)) => complain(&mut errors, &field, name, names::dns1123_label(name)),
+        ("Cluster", Some(_)) => {
+            errors.push(FieldError::forbidden(&field, "`parameters.scope` is set to 'Cluster'"));
+        }
+        ("Cluster", None) => {}
+        (other, _) => {
+            let known = ["Cluster", "Namespace"];
+            errors.push(FieldError::not_supported(&child(path, "scope"), &other.into(), &known));
+        }
+    }
+    errors
+}
+
+pub(super) fn validate_ingress_class_update(new: &Object, old: &Object, _: &str) -> Errors {
+    let mut errors = Vec::new();
+    let controller = |object: &Object| Value::from(object.str_at(&["spec", "controller"]));
+    immutable(&mut errors, &controller(new), &controller(old), "spec.controller");
+    errors
+}
+
 // Storage.
 
 pub(super) fn default_storage_class(object: &mut Object) {
@@ -408,6 +463,38 @@ pub(super) fn default_csi_driver(object: &mut Object) {
     if spec.get("volumeLifecycleModes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
         spec.insert("volumeLifecycleModes".into(), json!(["Persistent"]));
     }
+}
+
+/// A CSI driver has no generation before its spec first changes.
+pub(super) fn update_csi_driver(new: &mut Object, old: &Object, _: &str) {
+    let spec = |object: &Object| object.get("spec").cloned().unwrap_or_default();
+    if !same(&spec(new), &spec(old)) {
+        new.metadata_mut().insert("generation".into(), (old.generation() + 1).into());
+    }
+}
+
+// Flow control.
+
+pub(super) fn default_flow_schema(object: &mut Object) {
+    default_number(spec(object), "matchingPrecedence", 1000);
+    make_map(object.as_map_mut(), "status");
+}
+
+pub(super) fn default_priority_level(object: &mut Object) {
+    let spec = spec(object);
+    for (key, shares) in [("exempt", 0), ("limited", 30)] {
+        if let Some(level) = map_mut(spec, key) {
+            fill(level, "nominalConcurrencyShares", shares);
+            fill(level, "lendablePercent", 0);
+            let response = map_mut(level, "limitResponse");
+            if let Some(queuing) = response.and_then(|response| map_mut(response, "queuing")) {
+                for (key, number) in [("handSize", 8), ("queues", 64), ("queueLengthLimit", 50)] {
+                    default_number(queuing, key, number);
+                }
+            }
+        }
+    }
+    make_map(object.as_map_mut(), "status");
 }
 
 // Scheduling, node classes, leases.
@@ -520,140 +607,6 @@ pub(super) fn validate_lease_update(new: &Object, _: &Object, _: &str) -> Errors
     validate_lease(new)
 }
 
-// Access.
-
-const RBAC: &str = "rbac.authorization.k8s.io";
-
-pub(super) fn default_role(object: &mut Object) {
-    // the list is written even where there is none
-    object.as_map_mut().entry("rules").or_insert(Value::Null);
-}
-
-pub(super) fn default_binding(object: &mut Object) {
-    let role = make_map(object.as_map_mut(), "roleRef");
-    default_to(role, "apiGroup", RBAC);
-    each_mut(object.as_map_mut(), "subjects", |subject| {
-        if matches!(subject.get("kind").and_then(Value::as_str), Some("User" | "Group")) {
-            default_to(subject, "apiGroup", RBAC);
-        }
-    });
-}
-
-fn rules(object: &Object, cluster: bool) -> Errors {
-    let (mut errors, value) = (Vec::new(), object.to_value());
-    for (path, rule) in indexed(&value, "", "rules") {
-        let count = |key: &str| items(rule, key).len();
-        if count("verbs") == 0 {
-            errors.push(FieldError::required(&child(&path, "verbs"), "verbs must contain at least one value"));
-        }
-        if count("nonResourceURLs") > 0 {
-            let urls = get(rule, "nonResourceURLs");
-            if !cluster {
-                let why = "namespaced rules cannot apply to non-resource URLs";
-                errors.push(FieldError::invalid(&child(&path, "nonResourceURLs"), urls, why));
-            }
-            if count("apiGroups") + count("resources") + count("resourceNames") > 0 {
-                let why = "rules cannot apply to both regular resources and non-resource URLs";
-                errors.push(FieldError::invalid(&child(&path, "nonResourceURLs"), urls, why));
-            }
-            continue;
-        }
-        if count("apiGroups") == 0 {
-            let why = "resource rules must supply at least one api group";
-            errors.push(FieldError::required(&child(&path, "apiGroups"), why));
-        }
-        if count("resources") == 0 {
-            let why = "resource rules must supply at least one resource";
-            errors.push(FieldError::required(&child(&path, "resources"), why));
-        }
-    }
-    errors
-}
-
-pub(super) fn validate_role(object: &Object) -> Errors {
-    rules(object, false)
-}
-
-pub(super) fn validate_role_update(new: &Object, _: &Object, _: &str) -> Errors {
-    rules(new, false)
-}
-
-pub(super) fn validate_cluster_role(object: &Object) -> Errors {
-    rules(object, true)
-}
-
-pub(super) fn validate_cluster_role_update(new: &Object, _: &Object, _: &str) -> Errors {
-    rules(new, true)
-}
-
-fn binding(object: &Object, cluster: bool) -> Errors {
-    let (mut errors, value) = (Vec::new(), object.to_value());
-    let role = get(&value, "roleRef");
-    if text(role, "apiGroup") != RBAC {
-        errors.push(FieldError::not_supported("roleRef.apiGroup", &text(role, "apiGroup").into(), &[RBAC]));
-    }
-    let known: &[&str] = if cluster { &["ClusterRole"] } else { &["Role", "ClusterRole"] };
-    if !known.contains(&text(role, "kind")) {
-        errors.push(FieldError::not_supported("roleRef.kind", &text(role, "kind").into(), known));
-    }
-    let name = text(role, "name");
-    if required(&mut errors, role, "roleRef", "name") {
-        complain(&mut errors, "roleRef.name", name, names::path_segment(name, false));
-    }
-    for (path, subject) in indexed(&value, "", "subjects") {
-        let (kind, group, name) = (text(subject, "kind"), text(subject, "apiGroup"), text(subject, "name"));
-        required(&mut errors, subject, &path, "name");
-        match kind {
-            "ServiceAccount" => {
-                if !name.is_empty() {
-                    complain(&mut errors, &child(&path, "name"), name, names::dns1123_subdomain(name));
-                }
-                if !group.is_empty() {
-                    errors.push(FieldError::not_supported(&child(&path, "apiGroup"), &group.into(), &[""]));
-                }
-                if cluster {
-                    required(&mut errors, subject, &path, "namespace");
-                }
-            }
-            "User" | "Group" => {
-                if group != RBAC {
-                    errors.push(FieldError::not_supported(&child(&path, "apiGroup"), &group.into(), &[RBAC]));
-                }
-            }
-            other => {
-                let known = ["ServiceAccount", "User", "Group"];
-                errors.push(FieldError::not_supported(&child(&path, "kind"), &other.into(), &known));
-            }
-        }
-    }
-    errors
-}
-
-fn binding_update(new: &Object, old: &Object, cluster: bool) -> Errors {
-    let mut errors = binding(new, cluster);
-    let role = |object: &Object| object.get("roleRef").cloned().unwrap_or_default();
-    if role(new) != role(old) {
-        errors.push(FieldError::invalid("roleRef", &role(new), "cannot change roleRef"));
-    }
-    errors
-}
-
-pub(super) fn validate_role_binding(object: &Object) -> Errors {
-    binding(object, false)
-}
-
-pub(super) fn validate_role_binding_update(new: &Object, old: &Object, _: &str) -> Errors {
-    binding_update(new, old, false)
-}
-
-pub(super) fn validate_cluster_role_binding(object: &Object) -> Errors {
-    binding(object, true)
-}
-
-pub(super) fn validate_cluster_role_binding_update(new: &Object, old: &Object, _: &str) -> Errors {
-    binding_update(new, old, true)
-}
-
 // Admission configurations.
 
 fn default_rules(parent: &mut Map<String, Value>, key: &str) {
@@ -691,12 +644,16 @@ fn default_match(resources: &mut Map<String, Value>) {
     default_rules(resources, "excludeResourceRules");
 }
 
-pub(super) fn default_policy(object: &mut Object) {
+pub(super) fn default_mutating_policy(object: &mut Object) {
     let spec = spec(object);
     default_to(spec, "failurePolicy", "Fail");
     if let Some(resources) = map_mut(spec, "matchConstraints") {
         default_match(resources);
     }
+}
+
+pub(super) fn default_policy(object: &mut Object) {
+    default_mutating_policy(object);
     make_map(object.as_map_mut(), "status");
 }
 

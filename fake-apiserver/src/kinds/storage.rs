@@ -115,6 +115,10 @@ pub(super) fn validate_claim_spec(spec: &Value, path: &str) -> Errors {
         complain(&mut errors, &child(path, "storageClassName"), class, names::dns1123_subdomain(class));
     }
     one_of(&mut errors, spec, path, "volumeMode", &["Block", "Filesystem"], false);
+    let class = text(spec, "volumeAttributesClassName");
+    if !class.is_empty() {
+        complain(&mut errors, &child(path, "volumeAttributesClassName"), class, names::dns1123_subdomain(class));
+    }
     for key in ["dataSource", "dataSourceRef"] {
         let (source, path) = (get(spec, key), child(path, key));
         if source.is_null() {

@@ -1,8 +1,8 @@
 //! Which kind has which rules.
 
 use super::{
-    BUILTIN, Rules, admission, budgets, core, data, events, jobs, namespaces, others, pod, print, quotas, service,
-    storage, unsupported_label, warnings, workloads,
+    BUILTIN, Rules, admission, autoscalers, budgets, certificates, core, data, events, jobs, namespaces, others, pod,
+    print, quotas, roles, service, storage, unsupported_label, warnings, workloads,
 };
 use crate::base::{Object, names};
 
@@ -48,6 +48,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "Namespace",
         Rules {
+            revalidates: true,
             name: names::name_is_label,
             default: namespaces::default_namespace,
             prepare_create: namespaces::create_namespace,
@@ -118,6 +119,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "PersistentVolumeClaim",
         Rules {
+            revalidates: true,
             warnings: warnings::claim,
             default: storage::default_claim,
             prepare_create: storage::create_claim,
@@ -132,6 +134,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "PersistentVolume",
         Rules {
+            judges_change: false,
+            revalidates: true,
+            rejudges_metadata: 1,
             warnings: warnings::volume,
             default: storage::default_volume,
             prepare_create: storage::create_volume,
@@ -146,6 +151,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "Node",
         Rules {
+            revalidates: true,
             warnings: warnings::node,
             default: core::default_node,
             prepare_update: core::keep_other_half,
@@ -160,6 +166,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "Event",
         Rules {
+            name: names::path_segment,
+            judges_change: false,
+            standard_finalizers: false,
             default: events::default_core_event,
             validate: events::validate_event,
             selectable: EVENT_FIELDS,
@@ -184,6 +193,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "",
         "LimitRange",
         Rules {
+            judges_change: false,
             default: quotas::default_limit_range,
             validate: quotas::validate_limit_range,
             revalidates: true,
@@ -212,6 +222,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
             warnings: warnings::endpoints,
             default: core::default_endpoints,
             validate: core::validate_endpoints,
+            validate_update: core::validate_endpoints_update,
             revalidates: true,
             cells: print::network::endpoints,
             ..BUILTIN
@@ -228,6 +239,8 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
             validate: workloads::validate_deployment,
             validate_update: workloads::validate_deployment_update,
             generation: true,
+            // They are copied to its replica sets (upstream: pkg/registry/apps/deployment/strategy.go).
+            annotations_count: true,
             cells: print::workloads::deployment,
             ..BUILTIN
         },
@@ -317,6 +330,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "batch",
         "Job",
         Rules {
+            revalidates: true,
             warnings: warnings::job,
             default: jobs::default_job,
             prepare_create: jobs::create_job,
@@ -351,11 +365,11 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "autoscaling",
         "HorizontalPodAutoscaler",
         Rules {
-            default: budgets::default_autoscaler,
-            prepare_create: budgets::create_autoscaler,
+            default: autoscalers::default_autoscaler,
+            prepare_create: autoscalers::create_autoscaler,
             prepare_update: workloads::update,
-            validate: budgets::validate_autoscaler,
-            validate_update: budgets::validate_autoscaler_update,
+            validate: autoscalers::validate_autoscaler,
+            validate_update: autoscalers::validate_autoscaler_update,
             cells: print::workloads::autoscaler,
             ..BUILTIN
         },
@@ -364,6 +378,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "policy",
         "PodDisruptionBudget",
         Rules {
+            judges_change: false,
+            standard_finalizers: false,
+            unconditional: false,
             default: budgets::default_budget,
             prepare_create: budgets::create_budget,
             prepare_update: workloads::update,
@@ -391,6 +408,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "networking.k8s.io",
         "Ingress",
         Rules {
+            rejudges_metadata: 1,
             warnings: warnings::ingress,
             default: others::default_ingress,
             prepare_create: others::create_ingress,
@@ -406,7 +424,10 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "networking.k8s.io",
         "IngressClass",
         Rules {
+            revalidates: true,
             default: others::default_ingress_class,
+            validate: others::validate_ingress_class,
+            validate_update: others::validate_ingress_class_update,
             generation: true,
             cells: print::network::ingress_class,
             ..BUILTIN
@@ -416,6 +437,8 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "discovery.k8s.io",
         "EndpointSlice",
         Rules {
+            judges_change: false,
+            rejudges_metadata: 1,
             warnings: warnings::endpoint_slice,
             default: others::default_endpoint_slice,
             validate: others::validate_endpoint_slice,
@@ -429,6 +452,7 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "storage.k8s.io",
         "StorageClass",
         Rules {
+            revalidates: true,
             warnings: warnings::storage_class,
             default: others::default_storage_class,
             validate: others::validate_storage_class,
@@ -437,7 +461,38 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
             ..BUILTIN
         },
     ),
-    ("storage.k8s.io", "CSIDriver", Rules { default: others::default_csi_driver, generation: true, ..BUILTIN }),
+    (
+        "storage.k8s.io",
+        "CSIDriver",
+        Rules {
+            unconditional: false,
+            default: others::default_csi_driver,
+            prepare_update: others::update_csi_driver,
+            ..BUILTIN
+        },
+    ),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        "FlowSchema",
+        Rules {
+            default: others::default_flow_schema,
+            prepare_create: others::create_policy,
+            prepare_update: others::update,
+            generation: true,
+            ..BUILTIN
+        },
+    ),
+    (
+        "flowcontrol.apiserver.k8s.io",
+        "PriorityLevelConfiguration",
+        Rules {
+            default: others::default_priority_level,
+            prepare_create: others::create_policy,
+            prepare_update: others::update,
+            generation: true,
+            ..BUILTIN
+        },
+    ),
     (
         "scheduling.k8s.io",
         "PriorityClass",
@@ -454,6 +509,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "node.k8s.io",
         "RuntimeClass",
         Rules {
+            revalidates: true,
+            standard_finalizers: false,
+            unconditional: false,
             warnings: warnings::runtime_class,
             default: others::default_runtime_class,
             validate: others::validate_runtime_class,
@@ -466,6 +524,8 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "coordination.k8s.io",
         "Lease",
         Rules {
+            standard_finalizers: false,
+            unconditional: false,
             default: others::default_lease,
             validate: others::validate_lease,
             validate_update: others::validate_lease_update,
@@ -477,10 +537,11 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "rbac.authorization.k8s.io",
         "Role",
         Rules {
+            rejudges_metadata: 1,
             name: names::path_segment,
-            default: others::default_role,
-            validate: others::validate_role,
-            validate_update: others::validate_role_update,
+            default: roles::default_role,
+            validate: roles::validate_role,
+            validate_update: roles::validate_role_update,
             cells: print::name_and_creation,
             ..BUILTIN
         },
@@ -489,10 +550,11 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "rbac.authorization.k8s.io",
         "ClusterRole",
         Rules {
+            rejudges_metadata: 1,
             name: names::path_segment,
-            default: others::default_role,
-            validate: others::validate_cluster_role,
-            validate_update: others::validate_cluster_role_update,
+            default: roles::default_role,
+            validate: roles::validate_cluster_role,
+            validate_update: roles::validate_cluster_role_update,
             cells: print::name_and_creation,
             ..BUILTIN
         },
@@ -501,10 +563,11 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "rbac.authorization.k8s.io",
         "RoleBinding",
         Rules {
+            rejudges_metadata: 1,
             name: names::path_segment,
-            default: others::default_binding,
-            validate: others::validate_role_binding,
-            validate_update: others::validate_role_binding_update,
+            default: roles::default_binding,
+            validate: roles::validate_role_binding,
+            validate_update: roles::validate_role_binding_update,
             cells: print::cluster::role_binding,
             ..BUILTIN
         },
@@ -513,10 +576,11 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "rbac.authorization.k8s.io",
         "ClusterRoleBinding",
         Rules {
+            rejudges_metadata: 1,
             name: names::path_segment,
-            default: others::default_binding,
-            validate: others::validate_cluster_role_binding,
-            validate_update: others::validate_cluster_role_binding_update,
+            default: roles::default_binding,
+            validate: roles::validate_cluster_role_binding,
+            validate_update: roles::validate_cluster_role_binding_update,
             cells: print::cluster::role_binding,
             ..BUILTIN
         },
@@ -525,6 +589,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "admissionregistration.k8s.io",
         "ValidatingWebhookConfiguration",
         Rules {
+            judges_change: false,
+            standard_finalizers: false,
+            unconditional: false,
             default: others::default_validating_webhooks,
             validate: admission::validate_webhooks,
             warnings: admission::warnings,
@@ -538,6 +605,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "admissionregistration.k8s.io",
         "MutatingWebhookConfiguration",
         Rules {
+            judges_change: false,
+            standard_finalizers: false,
+            unconditional: false,
             default: others::default_mutating_webhooks,
             validate: admission::validate_webhooks,
             warnings: admission::warnings,
@@ -551,6 +621,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "admissionregistration.k8s.io",
         "ValidatingAdmissionPolicy",
         Rules {
+            judges_change: false,
+            standard_finalizers: false,
+            unconditional: false,
             default: others::default_policy,
             validate: admission::validate_policy,
             warnings: admission::warnings,
@@ -566,6 +639,9 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
         "admissionregistration.k8s.io",
         "ValidatingAdmissionPolicyBinding",
         Rules {
+            judges_change: false,
+            standard_finalizers: false,
+            unconditional: false,
             default: others::default_policy_binding,
             validate: admission::validate_policy_binding,
             warnings: admission::warnings,
@@ -578,15 +654,45 @@ pub(super) static TABLE: &[(&str, &str, Rules)] = &[
     (
         "admissionregistration.k8s.io",
         "MutatingAdmissionPolicy",
-        Rules { generation: true, cells: print::cluster::admission_policy, ..BUILTIN },
+        Rules {
+            default: others::default_mutating_policy,
+            validate: admission::validate_mutating_policy,
+            warnings: admission::warnings,
+            revalidates: true,
+            generation: true,
+            cells: print::cluster::admission_policy,
+            ..BUILTIN
+        },
     ),
     (
         "admissionregistration.k8s.io",
         "MutatingAdmissionPolicyBinding",
         Rules {
+            judges_change: false,
+            standard_finalizers: false,
+            unconditional: false,
             default: others::default_policy_binding,
+            validate: admission::validate_mutating_binding,
+            warnings: admission::warnings,
+            revalidates: true,
             generation: true,
             cells: print::cluster::admission_binding,
+            ..BUILTIN
+        },
+    ),
+    (
+        "certificates.k8s.io",
+        "CertificateSigningRequest",
+        Rules {
+            name: names::path_segment,
+            prepare_create: certificates::create,
+            prepare_update: certificates::update,
+            stamp: certificates::stamp,
+            validate: certificates::validate,
+            validate_update: certificates::validate_update,
+            selectable: &[("spec.signerName", certificates::signer_name)],
+            unknown_label: unsupported_label,
+            cells: print::cluster::certificate_request,
             ..BUILTIN
         },
     ),

@@ -172,6 +172,117 @@ fn a_bad_container_gets_upstreams_words(#[case] container: Value, #[case] messag
     assert_eq!(complaint("", pod_of(container)), message);
 }
 
+/// Recorded: how often upstream tells of an owner, a uid and a finalizer among the causes.
+#[rstest]
+#[case("", "Service", [3, 2, 1])]
+#[case("apps", "Deployment", [3, 2, 1])]
+#[case("batch", "Job", [4, 2, 2])]
+#[case("batch", "CronJob", [3, 2, 1])]
+#[case("policy", "PodDisruptionBudget", [2, 1, 0])]
+#[case("networking.k8s.io", "Ingress", [4, 2, 2])]
+#[case("networking.k8s.io", "IngressClass", [4, 2, 2])]
+#[case("", "PersistentVolumeClaim", [4, 2, 2])]
+#[case("", "PersistentVolume", [4, 1, 2])]
+#[case("storage.k8s.io", "StorageClass", [4, 2, 2])]
+#[case("", "ConfigMap", [4, 2, 2])]
+#[case("", "LimitRange", [3, 1, 1])]
+#[case("", "ResourceQuota", [3, 2, 1])]
+#[case("node.k8s.io", "RuntimeClass", [4, 2, 0])]
+#[case("scheduling.k8s.io", "PriorityClass", [3, 2, 1])]
+#[case("", "Node", [4, 2, 2])]
+#[case("", "Namespace", [4, 2, 2])]
+#[case("coordination.k8s.io", "Lease", [3, 2, 0])]
+#[case("", "Event", [2, 1, 0])]
+#[case("events.k8s.io", "Event", [3, 2, 1])]
+#[case("", "Endpoints", [4, 2, 2])]
+#[case("discovery.k8s.io", "EndpointSlice", [3, 1, 1])]
+#[case("rbac.authorization.k8s.io", "Role", [4, 2, 2])]
+#[case("rbac.authorization.k8s.io", "ClusterRoleBinding", [4, 2, 2])]
+#[case("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", [3, 1, 0])]
+#[case("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", [3, 1, 0])]
+#[case("storage.k8s.io", "CSIDriver", [3, 2, 1])]
+fn an_update_tells_of_metadata_as_often_as_upstream(
+    #[case] group: &str,
+    #[case] kind: &str,
+    #[case] times: [usize; 3],
+) {
+    let of = |uid: &str| {
+        let owner = json!({"apiVersion": "v1", "name": "o", "uid": "o"});
+        let metadata = json!({"name": "x", "namespace": "ns", "uid": uid, "resourceVersion": "1",
+            "ownerReferences": [owner], "finalizers": ["bare"]});
+        object(json!({"apiVersion": "v1", "kind": kind, "metadata": metadata}))
+    };
+    let errors = validate_update(rules(group, kind), &of("new"), &of("old"), true, "");
+    let fields = ["metadata.ownerReferences.kind", "metadata.uid", "metadata.finalizers[0]"];
+    let told = fields.map(|field| errors.iter().filter(|error| error.field == field).count());
+    assert_eq!(told, times);
+}
+
+#[rstest]
+#[case(json!({"scaleIO": {"gateway": "g"}}), "[spec.volumes[0].scaleIO.system: Required value, spec.volumes[0].scaleIO.volumeName: Required value]")]
+#[case(json!({"flocker": {}}), "spec.volumes[0].flocker: Required value: one of datasetName and datasetUUID is required")]
+#[case(json!({"flocker": {"datasetName": "a/b"}}), "spec.volumes[0].flocker.datasetName: Invalid value: \"a/b\": must not contain '/'")]
+#[case(json!({"quobyte": {"registry": "r", "volume": "v"}}), "spec.volumes[0].quobyte.registry: Invalid value: \"r\": must be a host:port pair or multiple pairs separated by commas")]
+#[case(json!({"portworxVolume": {}}), "spec.volumes[0].portworxVolume.volumeID: Required value")]
+#[case(json!({"photonPersistentDisk": {}}), "spec.volumes[0].photonPersistentDisk.pdID: Required value")]
+#[case(json!({"storageos": {}}), "spec.volumes[0].storageos.volumeName: Required value")]
+#[case(json!({"flexVolume": {"driver": "d", "options": {"kubernetes.io/x": "y"}}}), "spec.volumes[0].flexVolume.options[kubernetes.io/x]: Invalid value: \"kubernetes.io/x\": kubernetes.io and k8s.io namespaces are reserved")]
+#[case(json!({"iscsi": {"targetPortal": "1.1.1.1", "iqn": "x", "lun": 0}}), "spec.volumes[0].iscsi.iqn: Invalid value: \"x\": must be valid format starting with iqn, eui, or naa")]
+#[case(json!({"iscsi": {"targetPortal": "1.1.1.1", "iqn": "iqn.2015-02.example.com:test", "lun": 1, "chapAuthDiscovery": true}}), "spec.volumes[0].iscsi.secretRef: Required value")]
+#[case(json!({"projected": {"sources": [{"serviceAccountToken": {"path": "../t"}}]}}), "spec.volumes[0].projected.path: Invalid value: \"../t\": must not contain '..'")]
+#[case(json!({"ephemeral": {"volumeClaimTemplate": {"metadata": {"name": "x"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1"}}}}}}), "spec.volumes[0].ephemeral.volumeClaimTemplate.metadata.name: Forbidden: cannot be set")]
+fn a_bad_volume_gets_upstreams_words(#[case] volume: Value, #[case] message: &str) {
+    let mut named = json!({"name": "v"});
+    for (key, value) in volume.as_object().into_iter().flatten() {
+        named[key] = value.clone();
+    }
+    let containers = json!([{"name": "c", "image": "x"}]);
+    let spec = json!({"containers": containers, "volumes": [named], "serviceAccountName": "default"});
+    assert_eq!(complaint("", pod(spec)), message);
+}
+
+#[rstest]
+#[case(json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "z", "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["a"]}]}), "spec.topologySpreadConstraints[0].matchLabelKeys: Forbidden: must not be specified when labelSelector is not set")]
+#[case(json!({"securityContext": {"seLinuxChangePolicy": "MountOption"}}), "spec.securityContext.seLinuxChangePolicy: Unsupported value: \"MountOption\": supported values: \"Recursive\"")]
+#[case(json!({"securityContext": {"windowsOptions": {"runAsUserName": "a\\b\\c"}}}), "spec.securityContext.windowsOptions.runAsUserName: Invalid value: \"a\\\\b\\\\c\": runAsUserName cannot contain more than one backslash")]
+#[case(json!({"initContainers": [{"name": "i", "image": "x", "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}]}]}), "")]
+fn a_bad_pod_gets_upstreams_words(#[case] members: Value, #[case] message: &str) {
+    let mut spec = json!({"containers": [{"name": "c", "image": "x"}]});
+    for (key, value) in members.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    assert_eq!(complaint("", pod(spec)), message);
+}
+
+fn autoscaler(spec: Value) -> Value {
+    let mut whole =
+        json!({"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        whole[key] = value.clone();
+    }
+    json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x", "namespace": "ns"}, "spec": whole})
+}
+
+#[rstest]
+#[case(json!({"behavior": {"scaleDown": {"policies": [{}]}}}), "[spec.behavior.scaleDown.policies[0].type: Unsupported value: \"\": supported values: \"Percent\", \"Pods\", spec.behavior.scaleDown.policies[0].value: Invalid value: 0: must be greater than zero, spec.behavior.scaleDown.policies[0].periodSeconds: Invalid value: 0: must be greater than zero]")]
+#[case(json!({"behavior": {"scaleUp": {"selectPolicy": "Odd"}}}), "spec.behavior.scaleUp.selectPolicy: Unsupported value: \"Odd\": supported values: \"Disabled\", \"Max\", \"Min\"")]
+#[case(json!({"minReplicas": 0}), "[spec.minReplicas: Invalid value: 0: must be greater than or equal to 1, spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas]")]
+#[case(json!({"scaleTargetRef": {}}), "[spec.scaleTargetRef.kind: Required value, spec.scaleTargetRef.name: Required value, spec.scaleTargetRef.apiVersion: Invalid value: \"\": apiVersion must specify API group]")]
+#[case(json!({"metrics": [{"type": "Odd"}]}), "spec.metrics[0].type: Unsupported value: \"Odd\": supported values: \"ContainerResource\", \"External\", \"Object\", \"Pods\", \"Resource\"")]
+#[case(json!({"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}]}), "")]
+fn a_bad_autoscaler_gets_upstreams_words(#[case] spec: Value, #[case] message: &str) {
+    assert_eq!(complaint("autoscaling", autoscaler(spec)), message);
+}
+
+#[rstest]
+#[case("networking.k8s.io", json!({"kind": "IngressClass", "spec": {"controller": "a.b/c", "parameters": {"kind": "K", "name": "n", "scope": "Namespace"}}}), "spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'")]
+#[case("networking.k8s.io", json!({"kind": "IngressClass", "spec": {"controller": "a.b/c", "parameters": {"kind": "K", "name": "n", "namespace": "x"}}}), "spec.parameters.namespace: Forbidden: `parameters.scope` is set to 'Cluster'")]
+#[case("rbac.authorization.k8s.io", json!({"kind": "ClusterRole", "aggregationRule": {}}), "aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if aggregationRule is non-nil")]
+fn a_bad_cluster_object_gets_upstreams_words(#[case] group: &str, #[case] mut value: Value, #[case] message: &str) {
+    value["metadata"] = json!({"name": "x"});
+    assert_eq!(complaint(group, value), message);
+}
+
 #[test]
 fn an_update_of_a_pod_may_change_its_image_and_little_else() {
     let rules = rules("", "Pod");

@@ -149,6 +149,10 @@ pub(super) fn default_daemon_set(object: &mut Object) {
     }
     default_template(spec, "template");
     empty_status(object, &daemon_status());
+    // It stands there from the moment that upstream has read the object, and so belongs to who wrote that.
+    if object.annotation(TEMPLATE_GENERATION).is_none() {
+        object.set_at(&["metadata", "annotations", TEMPLATE_GENERATION], "0");
+    }
 }
 
 pub(super) fn default_pod_template(object: &mut Object) {

@@ -6,11 +6,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::{
-    actor::{self, Changes, DeletePolicy, Server},
+    actor::{self, DeletePolicy, Informer, Server},
     base::{Gvr, Object, Status, Stored},
     clock::Clock,
     ids::Ids,
-    registry::WatchEvent,
     rule::Rules,
 };
 
@@ -94,79 +93,8 @@ impl Api {
     }
 
     /// Follows a whole resource.
-    pub(super) fn follow(&self, gvr: Gvr) -> Follow {
-        Follow { api: self.clone(), gvr, watcher: None, failures: 0 }
-    }
-
-    async fn list_and_watch(&self, gvr: &Gvr) -> Result<(Vec<Arc<Stored>>, Changes), Status> {
-        let (items, revision) = self.0.list(gvr, "", "").await?;
-        Ok((items, self.0.watch(gvr, "", "", revision).await?))
-    }
-}
-
-/// What happened to a resource.
-#[derive(Debug)]
-pub(super) enum Change {
-    /// These are all there are; what was known before and is not among them is gone.
-    All(Vec<Arc<Stored>>),
-    /// An object appeared or changed.
-    Set(Arc<Stored>),
-    /// An object is gone.
-    Gone(Arc<Stored>),
-}
-
-/// A list and then its changes, for ever.
-pub(super) struct Follow {
-    api: Api,
-    gvr: Gvr,
-    watcher: Option<Changes>,
-    failures: u32,
-}
-
-impl Follow {
-    /// The next changes. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Vec<Change> {
-        loop {
-            let Some(watcher) = &mut self.watcher else {
-                match self.api.list_and_watch(&self.gvr).await {
-                    Ok((items, watcher)) => {
-                        self.watcher = Some(watcher);
-                        self.failures = 0;
-                        return vec![Change::All(items)];
-                    }
-                    Err(error) => {
-                        tracing::warn!(resource = %self.gvr, %error, "cannot list and watch; trying again");
-                        self.failures += 1;
-                        self.api.clock().sleep(retry_delay(self.failures)).await;
-                        continue;
-                    }
-                }
-            };
-            let events = watcher.next().await;
-            let mut changes = Vec::new();
-            match events {
-                None => self.watcher = None,
-                Some(events) => {
-                    for event in events {
-                        match event {
-                            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                                changes.push(Change::Set(object));
-                            }
-                            WatchEvent::Deleted(object) => changes.push(Change::Gone(object)),
-                            WatchEvent::Bookmark(..) => {}
-                            WatchEvent::Error(error) => {
-                                tracing::debug!(resource = %self.gvr, %error, "watch ended; listing again");
-                                self.watcher = None;
-                                break;
-                            }
-                        }
-                    }
-                }
-            }
-            if !changes.is_empty() {
-                return changes;
-            }
-        }
+    pub(super) fn follow(&self, gvr: Gvr) -> Informer {
+        Informer::new(self.0.clone(), gvr, "", "")
     }
 }
 

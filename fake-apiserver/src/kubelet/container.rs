@@ -7,7 +7,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::{Mutex as AsyncMutex, mpsc},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     logs::{LogBuffer, Source},
@@ -157,8 +157,12 @@ impl Instance {
     }
 
     /// Joins the container's program. Its control is the program's own: who only watches must not send signals.
+    ///
+    /// Who has typed all leaves the program, and hears no more of it; unless the program's input ends with theirs: then
+    /// they stay until it has ended (containerd's `ContainerIO.Attach`).
     pub(super) fn attach(&self, wanted: Wanted) -> Process {
         let mut pipes = Pipes::default();
+        let left = CancellationToken::new();
         if wanted.stdout || wanted.stderr {
             let (sender, receiver) = mpsc::channel(WAITING);
             if let Some(attached) = &mut *self.attached.lock().expect("no panic under this lock") {
@@ -175,17 +179,22 @@ impl Instance {
                 pipes.stderr = Some(outer);
                 inner[1] = Some(stream);
             }
-            self.tasks.spawn(deliver(receiver, inner));
+            self.tasks.spawn(deliver(receiver, inner, left.clone()));
         }
         if wanted.stdin {
             let (outer, inner) = duplex(limits::STREAM_BYTES);
             pipes.stdin = Some(outer);
             let (stdin, once, control) = (self.stdin.clone(), self.stdin_once, self.control.clone());
+            let stays = once && !self.tty;
             self.tasks.spawn(async move {
                 tokio::select! {
                     biased;
                     _ = control.wait() => {}
-                    () = type_in(inner, stdin, once) => {}
+                    () = type_in(inner, stdin, once) => {
+                        if !stays {
+                            left.cancel();
+                        }
+                    }
                 }
             });
         }
@@ -222,8 +231,19 @@ async fn pump(source: Source, mut pipe: DuplexStream, log: LogBuffer, attached: 
     }
 }
 
-async fn deliver(mut receiver: mpsc::Receiver<(Source, Bytes)>, mut streams: [Option<DuplexStream>; 2]) {
-    while let Some((source, bytes)) = receiver.recv().await {
+/// Hands output to one who is attached, until they have left.
+async fn deliver(
+    mut receiver: mpsc::Receiver<(Source, Bytes)>,
+    mut streams: [Option<DuplexStream>; 2],
+    left: CancellationToken,
+) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = receiver.recv() => next,
+            () = left.cancelled() => None,
+        };
+        let Some((source, bytes)) = next else { return };
         if let Some(stream) = &mut streams[source as usize]
             && stream.write_all(&bytes).await.is_err()
         {

@@ -35,12 +35,16 @@ use std::{
     time::Duration,
 };
 
+use futures::{
+    FutureExt, StreamExt,
+    stream::{self, BoxStream},
+};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    api::{Api, Change, core},
+    api::{Api, core},
     container::Instance,
     events::{Events, Happened},
     network::Addresses,
@@ -56,7 +60,7 @@ pub use self::{
     script::{ANNOTATION, ExecRule, Failing, LogLine, Script},
 };
 use crate::{
-    actor::{Server, supervised, while_up},
+    actor::{Change, Outcome, Queue, Server, supervised, while_up},
     base::{Object, Status, Stored},
     clock::{Clock, time_text},
 };
@@ -135,9 +139,50 @@ struct World {
     /// Pods of each node that may still run; what the scheduler counts.
     placements: Placements,
     claims: BTreeMap<(String, String), Arc<Stored>>,
+    /// Claims that are gone and whose volumes are not yet, by UID.
+    released: BTreeMap<String, Arc<Stored>>,
     nodes: BTreeMap<String, Arc<Stored>>,
     /// Files of claims, by the claims' UIDs.
     trees: BTreeMap<String, Tree>,
+}
+
+/// What the kubelet follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Followed {
+    Nodes,
+    Volumes,
+    Claims,
+    Pods,
+}
+
+impl Followed {
+    const ALL: [Self; 4] = [Self::Nodes, Self::Volumes, Self::Claims, Self::Pods];
+
+    /// Its changes; with `true` the first ones, which are a list.
+    fn feed(self, kubelet: &Inner) -> BoxStream<'static, (Self, bool, Vec<Change>)> {
+        let (api, resource) = match self {
+            Self::Nodes => (&kubelet.scheduler_api, "nodes"),
+            Self::Volumes => (&kubelet.volume_api, "persistentvolumes"),
+            Self::Claims => (&kubelet.volume_api, "persistentvolumeclaims"),
+            Self::Pods => (&kubelet.node_api, "pods"),
+        };
+        stream::unfold((api.follow(core(resource)), true), move |(mut informer, first)| async move {
+            let changes = informer.next().await;
+            Some(((self, first, changes), (informer, false)))
+        })
+        .boxed()
+    }
+}
+
+/// What is to be done, and tried again until it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    /// Find a node for a pod that waits.
+    Schedule((String, String)),
+    /// Bring a claim on.
+    Tend((String, String)),
+    /// Remove the volume of the claim that had this UID.
+    Release(String),
 }
 
 struct Entry {
@@ -395,106 +440,173 @@ impl Inner {
         names.into_iter().all(|name| state.claims.contains_key(&(namespace.clone(), name)))
     }
 
-    /// Follows pods, claims and nodes until the kubelet stops.
+    /// Follows pods, claims, volumes and nodes, and does what they ask for, until the kubelet stops. What fails is tried
+    /// again, later each time.
     async fn manage(self: Arc<Self>) {
-        let mut pods = self.node_api.follow(core("pods"));
-        let mut claims = self.volume_api.follow(core("persistentvolumeclaims"));
-        let mut nodes = self.scheduler_api.follow(core("nodes"));
-        // Claims and nodes first: a pod whose claim is not known yet must not be called unschedulable.
-        for change in claims.next().await {
-            self.see_claim(change).await;
-        }
+        let clock = self.clock().clone();
+        let mut feeds = stream::select_all(Followed::ALL.map(|what| what.feed(&self)));
+        let mut queue = Queue::default();
+        queue.extend(self.lock().released.keys().cloned().map(Work::Release));
+        // Nothing is decided before all is known: a pod whose claim is not known yet must not be called unschedulable.
+        let mut unheard = BTreeSet::from(Followed::ALL);
         loop {
+            while let Some(Some((what, first, changes))) = feeds.next().now_or_never() {
+                unheard.remove(&what);
+                self.take_in(what, first, changes, &mut queue);
+            }
+            let work = if unheard.is_empty() { queue.take(clock.now()) } else { None };
+            if let Some(work) = work {
+                let result = tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => return,
+                    result = self.attend(&work) => result,
+                };
+                if let Err(error) = &result {
+                    tracing::debug!(?work, %error, "not done; trying again");
+                }
+                queue.done(work, result.ok().map(|()| Outcome::Done), clock.now());
+                tokio::task::yield_now().await;
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                changes = claims.next() => {
-                    for change in changes {
-                        self.see_claim(change).await;
-                    }
-                    self.schedule_all().await;
-                    self.wake_workers();
+                Some((what, first, changes)) = feeds.next() => {
+                    unheard.remove(&what);
+                    self.take_in(what, first, changes, &mut queue);
                 }
-                changes = nodes.next() => {
-                    for change in changes {
-                        self.see_node(change);
-                    }
-                    self.schedule_all().await;
-                }
-                changes = pods.next() => {
-                    for change in changes {
-                        self.see_pods(change).await;
-                    }
-                }
+                () = queue.wait(&clock), if unheard.is_empty() => {}
             }
         }
     }
 
-    fn see_node(&self, change: Change) {
+    /// Takes changes in, and puts down what is to be done. The `first` ones are all there is: what was known from before
+    /// a restart and is not among them is gone.
+    fn take_in(self: &Arc<Self>, what: Followed, first: bool, changes: Vec<Change>, queue: &mut Queue<Work>) {
+        let stale = if first { self.stale(what, &changes) } else { Vec::new() };
+        match what {
+            Followed::Pods => {
+                stale.iter().for_each(|key| self.forget(key, queue));
+                for change in changes {
+                    match change {
+                        Change::Applied { new, .. } => self.see_pod(new, queue),
+                        Change::Gone(last) => self.forget(&place(&last), queue),
+                    }
+                }
+            }
+            Followed::Claims => {
+                stale.iter().for_each(|key| self.lose_claim(key, queue));
+                for change in changes {
+                    match change {
+                        Change::Applied { new, .. } => self.see_claim(&new, queue),
+                        Change::Gone(last) => self.lose_claim(&place(&last), queue),
+                    }
+                }
+                self.schedule_all(queue);
+                self.wake_workers();
+            }
+            Followed::Volumes => {
+                let state = self.lock();
+                for change in changes {
+                    // A claim may have named the volume before it was there.
+                    let name = change.object().name();
+                    let waits =
+                        |claim: &Stored| claim.str_at(&["spec", "volumeName"]) == name && !volumes::bound(claim);
+                    let claims = state.claims.iter().filter(|(_, claim)| waits(claim));
+                    queue.extend(claims.map(|(key, _)| Work::Tend(key.clone())));
+                }
+            }
+            Followed::Nodes => {
+                {
+                    let mut state = self.lock();
+                    for (_, name) in &stale {
+                        state.nodes.remove(name);
+                    }
+                    for change in changes {
+                        match change {
+                            Change::Applied { new, .. } => state.nodes.insert(new.name().to_owned(), new),
+                            Change::Gone(last) => state.nodes.remove(last.name()),
+                        };
+                    }
+                }
+                self.schedule_all(queue);
+            }
+        }
+    }
+
+    /// What is known of a resource and is not in a list of it.
+    fn stale(&self, what: Followed, listed: &[Change]) -> Vec<(String, String)> {
+        let listed: BTreeSet<_> = listed.iter().map(|change| place(change.object())).collect();
+        let state = self.lock();
+        let known: BTreeSet<_> = match what {
+            Followed::Pods => state.workers.keys().chain(state.waiting.keys()).cloned().collect(),
+            Followed::Claims => state.claims.keys().cloned().collect(),
+            Followed::Volumes => BTreeSet::new(),
+            Followed::Nodes => state.nodes.keys().map(|name| (String::new(), name.clone())).collect(),
+        };
+        known.difference(&listed).cloned().collect()
+    }
+
+    /// Does one thing.
+    async fn attend(&self, work: &Work) -> Result<(), Status> {
+        match work {
+            Work::Schedule(key) => {
+                let pod = self.lock().waiting.get(key).cloned();
+                match pod {
+                    Some(pod) => self.schedule(&pod).await,
+                    None => Ok(()),
+                }
+            }
+            Work::Tend(key) => {
+                let claim = self.lock().claims.get(key).cloned();
+                match claim {
+                    Some(claim) => volumes::tend(&self.volume_api, &claim, self.is_used(&claim)).await,
+                    None => Ok(()),
+                }
+            }
+            Work::Release(uid) => {
+                let claim = self.lock().released.get(uid).cloned();
+                if let Some(claim) = claim {
+                    volumes::release(&self.volume_api, &claim).await?;
+                    self.lock().released.remove(uid);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn see_claim(&self, claim: &Arc<Stored>, queue: &mut Queue<Work>) {
+        let key = place(claim);
+        let before = self.lock().claims.get(&key).cloned();
+        if before.is_some_and(|before| before.uid() != claim.uid()) {
+            self.lose_claim(&key, queue); // another one had the name
+        }
+        self.lock().claims.insert(key.clone(), claim.clone());
+        queue.add(Work::Tend(key));
+    }
+
+    fn lose_claim(&self, key: &(String, String), queue: &mut Queue<Work>) {
         let mut state = self.lock();
-        match change {
-            Change::All(nodes) => {
-                state.nodes = nodes.into_iter().map(|node| (node.name().to_owned(), node)).collect();
-            }
-            Change::Set(node) => {
-                state.nodes.insert(node.name().to_owned(), node);
-            }
-            Change::Gone(node) => {
-                state.nodes.remove(node.name());
-            }
+        let Some(claim) = state.claims.remove(key) else { return };
+        let uid = claim.uid().to_owned();
+        state.trees.remove(&uid);
+        state.released.insert(uid.clone(), claim.clone());
+        drop(state);
+        if let RuntimeKind::Real(real) = &self.settings.runtime {
+            real.remove_claim(&claim);
         }
+        queue.add(Work::Release(uid));
     }
 
-    async fn see_claim(&self, change: Change) {
-        let (seen, gone) = {
-            let mut state = self.lock();
-            match change {
-                Change::All(all) => {
-                    let fresh: BTreeMap<_, _> = all.iter().map(|claim| (place(claim), claim.clone())).collect();
-                    let old = std::mem::replace(&mut state.claims, fresh);
-                    let gone: Vec<_> = old.into_iter().filter(|(key, _)| !state.claims.contains_key(key)).collect();
-                    (all, gone.into_iter().map(|(_, claim)| claim).collect())
-                }
-                Change::Set(claim) => {
-                    state.claims.insert(place(&claim), claim.clone());
-                    (vec![claim], Vec::new())
-                }
-                Change::Gone(claim) => {
-                    state.claims.remove(&place(&claim));
-                    (Vec::new(), vec![claim])
-                }
-            }
+    /// Whether a pod that may still run names a claim.
+    fn is_used(&self, claim: &Stored) -> bool {
+        let uses = |pod: &Object| {
+            pod.namespace() == claim.namespace()
+                && !matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed")
+                && scheduler::claims(pod).iter().any(|name| name == claim.name())
         };
-        for claim in seen {
-            self.tend(&claim).await;
-        }
-        for claim in gone {
-            self.lock().trees.remove(claim.uid());
-            if let RuntimeKind::Real(real) = &self.settings.runtime {
-                real.remove_claim(&claim);
-            }
-            if let Err(error) = volumes::release(&self.volume_api, &claim).await {
-                tracing::warn!(claim = claim.name(), %error, "the claim's volume is not removed");
-            }
-        }
-    }
-
-    async fn tend(&self, claim: &Stored) {
-        let used = {
-            let state = self.lock();
-            let uses = |pod: &Object| {
-                pod.namespace() == claim.namespace()
-                    && !matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed")
-                    && scheduler::claims(pod).iter().any(|name| name == claim.name())
-            };
-            state.workers.values().any(|entry| entry.news.borrow().as_ref().is_some_and(|pod| uses(pod)))
-        };
-        match volumes::tend(&self.volume_api, claim, used).await {
-            Ok(()) => {}
-            // Somebody else was faster; the change that they made comes here too.
-            Err(status) if status.is_conflict() || status.is_not_found() => {}
-            Err(error) => tracing::warn!(claim = claim.name(), %error, "claim not bound"),
-        }
+        let state = self.lock();
+        state.workers.values().any(|entry| entry.news.borrow().as_ref().is_some_and(|pod| uses(pod)))
     }
 
     /// Lets workers look again at what they wait for.
@@ -504,46 +616,21 @@ impl Inner {
         }
     }
 
-    async fn see_pods(self: &Arc<Self>, change: Change) {
-        match change {
-            Change::All(pods) => {
-                let known: BTreeSet<(String, String)> = pods.iter().map(|pod| place(pod)).collect();
-                let gone: Vec<(String, String)> = {
-                    let state = self.lock();
-                    let all = state.workers.keys().chain(state.waiting.keys());
-                    all.filter(|key| !known.contains(*key)).cloned().collect()
-                };
-                for key in gone {
-                    self.forget(&key).await;
-                }
-                for pod in pods {
-                    self.see_pod(pod).await;
-                }
-            }
-            Change::Set(pod) => self.see_pod(pod).await,
-            Change::Gone(pod) => self.forget(&place(&pod)).await,
+    fn forget(&self, key: &(String, String), queue: &mut Queue<Work>) {
+        let mut state = self.lock();
+        state.waiting.remove(key);
+        state.placements.remove(key);
+        let mut last = None;
+        if let Some(entry) = state.workers.remove(key) {
+            last = entry.news.send_replace(None);
         }
+        drop(state);
+        let claims = last.map(|pod| scheduler::claims(&pod)).unwrap_or_default();
+        queue.extend(claims.into_iter().map(|name| Work::Tend((key.0.clone(), name))));
+        self.schedule_all(queue); // there is more room now
     }
 
-    async fn forget(&self, key: &(String, String)) {
-        let claims: Vec<Arc<Stored>> = {
-            let mut state = self.lock();
-            state.waiting.remove(key);
-            state.placements.remove(key);
-            let mut last = None;
-            if let Some(entry) = state.workers.remove(key) {
-                last = entry.news.send_replace(None);
-            }
-            let names = last.map(|pod| scheduler::claims(&pod)).unwrap_or_default();
-            names.into_iter().filter_map(|name| state.claims.get(&(key.0.clone(), name)).cloned()).collect()
-        };
-        for claim in claims.iter().filter(|claim| claim.is_deleting()) {
-            self.tend(claim).await;
-        }
-        self.schedule_all().await; // there is more room now
-    }
-
-    async fn see_pod(self: &Arc<Self>, pod: Arc<Stored>) {
+    fn see_pod(self: &Arc<Self>, pod: Arc<Stored>, queue: &mut Queue<Work>) {
         let key = place(&pod);
         let node = pod.str_at(&["spec", "nodeName"]).to_owned();
         let finished = matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed");
@@ -556,15 +643,15 @@ impl Inner {
             if matches!(scheduler, "" | "default-scheduler") {
                 let gated = pod.at(&["spec", "schedulingGates"]).and_then(Value::as_array);
                 if gated.is_none_or(Vec::is_empty) {
-                    self.lock().waiting.insert(key, pod.clone());
-                    self.schedule(&pod).await;
+                    self.lock().waiting.insert(key.clone(), pod);
+                    queue.add(Work::Schedule(key));
                 }
             }
             return;
         }
         let freed = finished && self.lock().placements.remove(&key);
         if freed {
-            self.schedule_all().await;
+            self.schedule_all(queue);
         }
         let worker = {
             let mut state = self.lock();
@@ -595,15 +682,12 @@ impl Inner {
         self.tasks.spawn(async move { while_up(rules.as_ref(), &node, &stop, worker.run()).await });
     }
 
-    /// Tries all pods that wait for a node.
-    async fn schedule_all(&self) {
-        let waiting: Vec<Arc<Stored>> = self.lock().waiting.values().cloned().collect();
-        for pod in waiting {
-            self.schedule(&pod).await;
-        }
+    /// Puts down all pods that wait for a node.
+    fn schedule_all(&self, queue: &mut Queue<Work>) {
+        queue.extend(self.lock().waiting.keys().cloned().map(Work::Schedule));
     }
 
-    async fn schedule(&self, pod: &Arc<Stored>) {
+    async fn schedule(&self, pod: &Arc<Stored>) -> Result<(), Status> {
         let verdict = {
             let state = self.lock();
             let claim = |name: &str| {
@@ -611,19 +695,13 @@ impl Inner {
                 (!claim.is_deleting()).then(|| volumes::bound(claim))
             };
             if state.nodes.is_empty() {
-                return; // the nodes are on their way
+                return Ok(()); // the nodes are on their way
             }
             scheduler::schedule(pod, &state.nodes, &state.placements, claim)
         };
-        let result = match verdict {
+        match verdict {
             Verdict::Bind(node) => self.bind(pod, &node).await,
             Verdict::Unschedulable(message) => self.unschedulable(pod, &message).await,
-        };
-        match result {
-            Ok(()) => {}
-            // The pod changed or is gone: the watch brings what it is now.
-            Err(status) if status.is_conflict() || status.is_not_found() => {}
-            Err(error) => tracing::warn!(pod = pod.name(), %error, "pod not scheduled"),
         }
     }
 

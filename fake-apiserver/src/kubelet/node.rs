@@ -98,21 +98,19 @@ pub(super) async fn keep(
     let boot = api.ids().uid();
     let mut failures = 0;
     loop {
-        let wait = match register(&api, &clock, &name, &place, &pod_cidr, &boot).await {
-            Ok(()) => match renew(&api, &clock, &name).await {
-                Ok(()) => {
-                    failures = 0;
-                    RENEW
-                }
-                Err(error) => {
-                    tracing::debug!(node = name, %error, "lease not renewed");
-                    RENEW
-                }
-            },
+        let kept = match register(&api, &clock, &name, &place, &pod_cidr, &boot).await {
+            Ok(()) => renew(&api, &clock, &name).await,
+            Err(error) => Err(error),
+        };
+        let wait = match kept {
+            Ok(()) => {
+                failures = 0;
+                RENEW
+            }
             Err(error) => {
-                tracing::warn!(node = name, %error, "node not registered; trying again");
+                tracing::warn!(node = name, %error, "node not registered or lease not renewed; trying again");
                 failures += 1;
-                retry_delay(failures)
+                retry_delay(failures).min(RENEW)
             }
         };
         tokio::select! {
@@ -165,15 +163,21 @@ pub(super) async fn offer_runtimes(api: Api, stop: CancellationToken) {
     for (name, handler) in RUNTIMES {
         let mut class = Object::new("node.k8s.io/v1", "RuntimeClass", "", name);
         class.set("handler", handler);
+        let mut failures = 0;
+        let make = async {
+            while let Err(error) = api.create(&classes, class.clone()).await {
+                if error.is_already_exists() {
+                    return;
+                }
+                tracing::warn!(class = name, %error, "runtime class not made; trying again");
+                failures += 1;
+                api.clock().sleep(retry_delay(failures)).await;
+            }
+        };
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            made = api.create(&classes, class) => match made {
-                Err(error) if !error.is_already_exists() => {
-                    tracing::warn!(class = name, %error, "runtime class not made");
-                }
-                Ok(_) | Err(_) => {}
-            },
+            () = make => {}
         }
     }
 }

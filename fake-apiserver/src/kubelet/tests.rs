@@ -323,6 +323,26 @@ async fn an_attached_client_types_to_the_program_and_sees_what_it_prints() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_attached_client_that_has_typed_all_leaves_a_program_whose_input_goes_on() {
+    let cluster = Cluster::start(Settings::default()).await;
+    let spec = json!({ "containers": [{ "name": "main", "image": "busybox", "stdin": true, "command": ["cat"] }] });
+    cluster.pod("p", json!({}), spec).await;
+    cluster.running("p").await;
+    for typed in ["one\n", "two\n"] {
+        let mut process = cluster.kubelet.attach("default", "p", "main", Wanted { stdin: true, ..OUT }).unwrap();
+        let mut stdin = process.pipes.stdin.take().unwrap();
+        stdin.write_all(typed.as_bytes()).await.unwrap();
+        let (mut heard, mut stdout) = ([0; 4], process.pipes.stdout.take().unwrap());
+        stdout.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, typed.as_bytes());
+        drop(stdin);
+        assert_eq!(stdout.read(&mut heard).await.unwrap(), 0, "nothing more is heard");
+        assert!(process.control.ended().is_none());
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_terminal_prompts_echoes_and_ends_with_ctrl_d() {
     let cluster = Cluster::start(Settings::default()).await;
     cluster.pod("p", json!({}), json!({ "containers": [{ "name": "main", "image": "nginx" }] })).await;
@@ -397,9 +417,8 @@ async fn a_container_is_ready_while_its_readiness_probe_passes() {
     cluster.pod("p", script, probed(json!({ "readinessProbe": probe }))).await;
     let ready = |holds: &'static str| {
         move |pod: Option<&Object>| {
-            pod.is_some_and(|pod| {
-                pod.at(&["status", "conditions"]).is_some() && condition(pod, "Ready")["status"] == holds
-            })
+            let all = pod.and_then(|pod| pod.at(&["status", "conditions"])?.as_array());
+            all.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == holds)
         }
     };
     cluster.until("pods", "p", ready("True")).await;

@@ -40,11 +40,7 @@ pub(super) async fn tend(api: &Api, claim: &Object, used: bool) -> Result<(), St
         Some(volume) => volume,
         // A claim that names a volume waits for that one.
         None if !claim.str_at(&["spec", "volumeName"]).is_empty() => return Ok(()),
-        None => match api.create(&core("persistentvolumes"), volume(claim, &name)).await {
-            Ok(volume) => volume,
-            Err(status) if status.is_already_exists() => return Ok(()), // seen at the next change
-            Err(status) => return Err(status),
-        },
+        None => api.create(&core("persistentvolumes"), volume(claim, &name)).await?,
     };
     let taken = volume.str_at(&["spec", "claimRef", "uid"]);
     if !taken.is_empty() && taken != claim.uid() {

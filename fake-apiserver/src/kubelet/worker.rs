@@ -211,7 +211,7 @@ impl Worker {
                     self.failures = 0;
                     wake
                 }
-                Err(status) if status.is_not_found() => None, // gone; the watch will say so
+                // Also where the pod is gone: the watch will say so.
                 Err(error) => {
                     tracing::warn!(pod = self.pod.name(), %error, "kubelet could not write; trying again");
                     self.failures += 1;

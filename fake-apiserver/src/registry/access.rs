@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Caller, FieldValidation, Registry, Resource, Target, builtin, decode};
 use crate::{
     access::{self, Attributes, Grant, Place, Policy, Rule, What, bootstrap},
-    base::{Gvr, Object, Status, User, user::MASTERS},
+    base::{Gvr, Object, Status, User, status::go_quote, user::MASTERS},
     fields::{self, Writer},
     store::Entry,
 };
@@ -141,6 +141,41 @@ impl Registry {
         }
         let rules = policy.role(kind, name, namespace).map_err(|missing| missing.status(&gvr.resource))?;
         policy.confirm(user, namespace, &rules).map_err(|why| refuse(&why))
+    }
+
+    /// Refuses the approval or signature of a request for a certificate to those who may not give it for its signer
+    /// (`plugin/pkg/admission/certificates/{approval,signing}` and `pkg/certauthorization`).
+    ///
+    /// # Errors
+    /// 403 in upstream's words.
+    pub(super) fn check_signer(
+        &self,
+        target: &Target,
+        caller: &Caller,
+        new: &Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        const CERTIFICATES: &str = "certificates.k8s.io";
+        let (gvr, user, Some(old)) = (&target.resource.gvr, &caller.user, old) else { return Ok(()) };
+        if gvr.group != CERTIFICATES || gvr.resource != "certificatesigningrequests" || !caller.guarded {
+            return Ok(());
+        }
+        let verb = match target.subresource.as_str() {
+            "approval" => "approve",
+            "status" if old.get("status") != new.get("status") => "sign",
+            _ => return Ok(()),
+        };
+        let signer = old.str_at(&["spec", "signerName"]);
+        let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
+        let may = |name: &str| {
+            let place = Place { group: CERTIFICATES, resource: "signers", name, ..Place::default() };
+            self.authorize(&Attributes { user, verb, what: What::Resource(place) }).is_ok()
+        };
+        if may(signer) || may(&domain) {
+            return Ok(());
+        }
+        let why = format!("user not permitted to {verb} requests with signerName {}", go_quote(signer));
+        Err(Status::forbidden(CERTIFICATES, &gvr.resource, new.name(), &why))
     }
 
     /// Refuses a write that turns out to create its object to those who may not create it.

@@ -316,6 +316,7 @@ pub(super) fn view(resource: &Resource, stored: &Arc<Stored>, convert: &Convert<
     let mut object = stored.object().clone();
     match &resource.custom {
         None if resource.kind == "Event" => kinds::convert_event(&mut object, &version),
+        None if resource.kind == "HorizontalPodAutoscaler" => kinds::convert_autoscaler(&mut object, &version),
         None => object.set("apiVersion", version),
         Some(custom) => {
             if !current {

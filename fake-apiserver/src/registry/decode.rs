@@ -53,6 +53,25 @@ pub(super) fn undefaulted(
     Ok(Object::from_value(value).unwrap_or_default())
 }
 
+/// What admission makes, as an object of the resource's kind with defaults.
+///
+/// # Errors
+/// Why it is none, in the words of upstream's strict decoder.
+pub(super) fn made(resource: &Resource, value: Value) -> Result<Object, String> {
+    let value = if resource.custom.is_some() {
+        value
+    } else {
+        let decoded = resource.schema().decode(value)?;
+        if let Some(path) = decoded.unknown.first() {
+            return Err(format!("strict decoding error: unknown field {}", go_quote(path)));
+        }
+        decoded.value
+    };
+    let mut object = Object::from_value(value).ok_or("it is no object")?;
+    default(resource, &mut object);
+    Ok(object)
+}
+
 /// What the caller wants done about fields that are unknown or stand there twice.
 ///
 /// # Errors
@@ -89,9 +108,18 @@ pub(super) fn read_metadata(object: &mut Object) {
 
 /// Fills in the defaults of the kind.
 pub(super) fn default(resource: &Resource, object: &mut Object) {
+    default_by(resource, object, Schema::default);
+}
+
+/// As [`default`], of what server-side apply made: a member of which nothing is left is null, which validation judges.
+pub(super) fn default_applied(resource: &Resource, object: &mut Object) {
+    default_by(resource, object, Schema::fill_defaults);
+}
+
+fn default_by(resource: &Resource, object: &mut Object, custom: fn(&Schema, &mut Value)) {
     if resource.custom.is_some() {
         let mut value = std::mem::take(object).into_value();
-        resource.schema().default(&mut value);
+        custom(resource.schema(), &mut value);
         *object = Object::from_value(value).unwrap_or_default();
     } else {
         (kinds::rules(&resource.gvr.group, &resource.kind).default)(object);
@@ -104,7 +132,7 @@ fn check_kind(resource: &Resource, catalog: &Catalog, object: &mut Object) -> Re
         return check_custom_kind(&expected, object);
     }
     for (key, default) in [("apiVersion", expected.as_str()), ("kind", resource.kind.as_str())] {
-        if object.str_at(&[key]).is_empty() && object.get(key).is_none_or(Value::is_string) {
+        if object.str_at(&[key]).is_empty() && object.get(key).is_none_or(|it| it.is_string() || it.is_null()) {
             object.set(key, default);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Caller, DeleteOptions, Deleted, List, ListOptions, Registry, Resource, Target, crd, hooks::Question, write,
+    Caller, DeleteOptions, Deleted, List, ListOptions, Registry, Resource, Target, crd, hooks::Question, identity,
 };
 use crate::{
     admission::{self, Attributes, Operation},
@@ -75,7 +75,7 @@ impl Registry {
                 });
             }
         }
-        Err(write::modified(target))
+        Err(identity::modified(target))
     }
 
     fn admit_deletion(&self, target: &Target) -> Result<(), Status> {

@@ -1,20 +1,24 @@
 //! What policies are asked about a write: the request as an `AdmissionReview` shows it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 
 use super::{
     Caller, Registry, Resource,
     convert::{self, Convert},
+    decode,
     hooks::Question,
     reviews::user_info,
     subresource::scale_of,
     write,
 };
 use crate::{
-    admission::{Address, Asked, Kept, Operation, Request, View, policies},
-    base::{Object, Status, Stored, names},
+    admission::{
+        Address, Asked, Kept, Operation, Request, View,
+        policies::{mutating, validating},
+    },
+    base::{Object, Status, Stored, access::Authorize, names},
 };
 
 impl Registry {
@@ -40,12 +44,34 @@ impl Registry {
         let mut warnings = Vec::new();
         let judge = |asked: Asked<'_>, view: View<'_>| {
             warnings.clear();
-            policies::validate(asked, view, &mut warnings)
+            validating::validate(asked, view, &mut warnings)
         };
         let verdict = self.with_asked(question, object, judge).await;
         warnings.into_iter().for_each(|warning| question.caller.warnings.add(warning));
         verdict?;
         self.ask_webhooks(question, object).await
+    }
+
+    /// Lets the mutating policies change an object; in a second round only those of `only`.
+    ///
+    /// # Errors
+    /// What those that fail say.
+    pub(super) async fn mutate_by_policies(
+        &self,
+        question: Question<'_>,
+        object: &mut Object,
+        only: Option<&BTreeSet<mutating::Key>>,
+    ) -> Result<(bool, BTreeSet<mutating::Key>), Status> {
+        if !self.with_view(mutating::any) {
+            return Ok((false, BTreeSet::new()));
+        }
+        let call = |asked: Asked<'_>, view: View<'_>| mutating::mutate(asked, view, only);
+        let made = self.with_asked(question, Some(object), call).await?;
+        if made.mutated {
+            *object = made.object;
+            object.pack(); // as every object on its way is
+        }
+        Ok((made.mutated, made.again))
     }
 
     /// Calls what is to judge a request, with the request as policies and webhooks see it; more than once where a webhook
@@ -74,13 +100,30 @@ impl Registry {
             |other: &&Arc<Resource>| other.bucket == target.resource.bucket && other.gvr != target.resource.gvr;
         let equivalents = || catalog.all().filter(shows_same);
         let convert = |object: &Object, address: &Address| -> Result<Object, Status> {
-            match equivalents().find(|other| other.gvr == address.gvr) {
+            match catalog.all().find(|other| other.bucket == target.resource.bucket && other.gvr == address.gvr) {
                 Some(other) if ["", "status"].contains(&target.subresource.as_str()) => {
                     Ok(convert::view(other, &Arc::new(Stored::new(object.clone())), by)?.object().clone())
                 }
                 Some(_) | None => Ok(object.clone()),
             }
         };
+        let shown_as = |address: &Address| {
+            catalog.all().find(|other| other.bucket == target.resource.bucket && other.gvr == address.gvr)
+        };
+        let schema_of = |address: &Address| {
+            let plain = ["", "status"].contains(&target.subresource.as_str());
+            shown_as(address).filter(|_| plain).map(|resource| resource.schema().clone())
+        };
+        let read = |value: Value, address: &Address| -> Result<Object, Status> {
+            let resource = shown_as(address).unwrap_or(&target.resource);
+            decode::made(resource, value).map_err(|why| {
+                let status = Status::internal(&why);
+                Status { message: format!("Internal error occurred: {why}"), ..status }
+            })
+        };
+        let registry = self.clone();
+        let authorize: Authorize =
+            Arc::new(move |attributes| registry.authorize(attributes).map(|grant| grant.to_string()));
         let find_kind = |api_version: &str, kind: &str| {
             let (group, version) = names::split_api_version(api_version);
             let found = catalog.find_kind(group, version, kind)?;
@@ -94,6 +137,10 @@ impl Registry {
             dry_run: caller.dry_run,
             options: options(operation, caller),
             convert: &convert,
+            schema_of: &schema_of,
+            read: &read,
+            who: &caller.user,
+            authorize,
             find_kind: &find_kind,
         };
         self.with_view(|view| call(Asked { attributes, request: &request, object }, view))

@@ -71,15 +71,23 @@ impl Registry {
         self.with_view(|view| webhooks::hooks(view, mutating, &gvr.group, &gvr.resource))
     }
 
-    /// Lets the mutating webhooks change an object, one after the other.
+    /// Lets the mutating policies and webhooks change an object, one after the other.
     ///
     /// # Errors
     /// What the first that refuses says; 500 for one that cannot be asked and must be.
     pub(super) async fn mutate(&self, question: Question<'_>, object: &mut Object) -> Result<(), Status> {
         let hooks = self.hooks(true, question.target);
         let (mut asked, mut again) = (BTreeSet::new(), BTreeSet::new());
+        let mut policies = None;
         let mut changed_once = false;
         for round in 0..2 {
+            let before = object.clone();
+            let (mutated, wanting) = self.mutate_by_policies(question, object, policies.as_ref()).await?;
+            if round == 1 && *object != before {
+                again.extend(std::mem::take(&mut asked));
+            }
+            let made_by_policies = object.clone();
+            changed_once |= mutated;
             for (index, hook) in hooks.iter().enumerate() {
                 if round == 1 && !again.contains(&index) {
                     continue;
@@ -103,6 +111,8 @@ impl Registry {
             if *object != before {
                 again.extend(std::mem::take(&mut asked));
             }
+            let concerned = mutated || *object != made_by_policies;
+            policies = Some(if concerned { wanting } else { BTreeSet::new() });
         }
         Ok(())
     }

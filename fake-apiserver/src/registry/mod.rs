@@ -10,6 +10,7 @@ mod decode;
 mod delete;
 mod guard;
 mod hooks;
+mod identity;
 mod read;
 mod reviews;
 mod services;

@@ -58,6 +58,14 @@ impl Selection {
         self.name.is_none() && self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// Whether fields can be told only from what clients are shown: where versions are converted, the stored one may have
+    /// them elsewhere.
+    fn judges_what_is_shown(&self) -> bool {
+        let converts = self.resource.custom.as_ref().is_some_and(|custom| custom.conversion.is_some());
+        converts && !self.fields.is_empty()
+    }
+
+    /// Whether a stored object is selected, as far as it can be told from that.
     pub(super) fn matches(&self, object: &Object) -> bool {
         // Events are stored as either group wrote them, and named by the fields of the one that is asked.
         let other = !self.fields.is_empty() && self.resource.custom.is_none() && object.kind() == "Event";
@@ -68,7 +76,11 @@ impl Selection {
         let object = converted.as_ref().unwrap_or(object);
         self.name.as_deref().is_none_or(|name| name == object.name())
             && self.labels.matches_object(object)
-            && (self.fields.is_empty() || self.fields.matches(|label| kinds::field_value(self.rules, object, label)))
+            && (self.judges_what_is_shown() || self.matches_fields(object))
+    }
+
+    fn matches_fields(&self, object: &Object) -> bool {
+        self.fields.is_empty() || self.fields.matches(|label| kinds::field_value(self.rules, object, label))
     }
 }
 
@@ -225,6 +237,8 @@ impl Registry {
                 Some(_) | None => {}
             }
         }
+        // What must be shown to be judged is cut to the page's length afterwards.
+        let limit = if selection.judges_what_is_shown() { std::mem::take(&mut range.limit) } else { 0 };
         let page = self.0.store.page(bucket, &range, &|object| selection.matches(object));
         let page = page.map_err(|TooOld { oldest }| match &token {
             Some(token) => expired_page(self.revision(), &token.after),
@@ -232,15 +246,24 @@ impl Registry {
         })?;
         let revision = shown_at.unwrap_or(page.revision);
         let mut list = List { items: Vec::new(), revision, continue_token: String::new(), remaining: None };
-        if page.rest > 0 {
-            let after = page.entries.last().map(|last| place(&last.value)).unwrap_or_default();
-            list.continue_token = Continue { revision, after }.encode();
-            list.remaining = selection.is_everything().then_some(page.rest as u64);
-        }
+        let mut rest = page.rest;
+        let mut last = page.entries.last().map(|last| place(&last.value));
         let stored: Vec<_> = page.entries.into_iter().map(|entry| entry.value).collect();
         // Pages and exact versions do not come from upstream's cache.
         let cached = token.is_none() && range.at.is_none() && (options.limit == 0 || version == Some(0));
         list.items = self.view_all(&target.resource, stored, cached).await?;
+        if selection.judges_what_is_shown() {
+            list.items.retain(|shown| selection.matches_fields(shown));
+            if limit > 0 && list.items.len() > limit {
+                rest = list.items.len() - limit;
+                list.items.truncate(limit);
+                last = list.items.last().map(|last| place(last));
+            }
+        }
+        if rest > 0 {
+            list.continue_token = Continue { revision, after: last.unwrap_or_default() }.encode();
+            list.remaining = selection.is_everything().then_some(rest as u64);
+        }
         Ok(list)
     }
 
@@ -273,7 +296,10 @@ impl Registry {
             let page = self.0.store.page(bucket, &range, &|object| selection.matches(object));
             let Page { revision, entries, .. } = page.expect("the present is never too old");
             let stored = entries.into_iter().map(|entry| entry.value).collect();
-            let shown = self.view_all(&target.resource, stored, true).await?;
+            let mut shown = self.view_all(&target.resource, stored, true).await?;
+            if selection.judges_what_is_shown() {
+                shown.retain(|shown| selection.matches_fields(shown));
+            }
             pending.extend(shown.into_iter().map(WatchEvent::Added));
             if options.send_initial_events == Some(true) && options.allow_bookmarks {
                 pending.push_back(WatchEvent::Bookmark(revision, true));
@@ -301,6 +327,7 @@ impl Registry {
             clock,
             bookmark,
             watched: None,
+            broken: None,
         })
     }
 }
@@ -337,6 +364,8 @@ pub struct Watcher {
     bookmark: Option<Alarm>,
     /// Asked whether rules end the watch.
     watched: Option<Watched>,
+    /// Where a rule broke the watch off: the event, if there was one, that was to be handed out.
+    broken: Option<Option<WatchEvent>>,
 }
 
 impl Watcher {
@@ -344,6 +373,11 @@ impl Watcher {
     #[must_use]
     pub fn subject_to(self, watched: Watched) -> Self {
         Self { watched: Some(watched), ..self }
+    }
+
+    /// Whether a rule has broken the watch off, and the event that it was to hand out then; asked once, at the end.
+    pub fn broken(&mut self) -> Option<Option<WatchEvent>> {
+        self.broken.take()
     }
 
     /// What is pending, up to where a rule ends the watch.
@@ -370,9 +404,11 @@ impl Watcher {
     /// Ends the watch, before what is pending.
     fn end(&mut self, ending: Ending) {
         let seen = self.watch.take().map_or(0, |watch| watch.seen());
+        let next = self.pending.pop_front();
         self.pending.clear();
         match ending {
             Ending::Cut => {}
+            Ending::Broken => self.broken = Some(next),
             Ending::Expired => self.pending.push_back(WatchEvent::Error(Status::too_old(seen, seen + 1))),
         }
     }
@@ -448,8 +484,16 @@ impl Watcher {
 impl Selection {
     /// What a watcher with this selection sees of a change: what comes to match is added, what ceases to is deleted.
     fn event(&self, event: &Event, convert: &Convert<'_>) -> Result<Option<WatchEvent>, Status> {
-        let before = event.old.as_ref().filter(|old| self.matches(&old.value));
-        let now = !event.deleted && self.matches(&event.value);
+        let selects = |stored: &Arc<Stored>| -> Result<bool, Status> {
+            Ok(self.matches(stored)
+                && (!self.judges_what_is_shown()
+                    || self.matches_fields(&*convert::view(&self.resource, stored, convert)?)))
+        };
+        let before = match &event.old {
+            Some(old) if selects(&old.value)? => Some(old),
+            Some(_) | None => None,
+        };
+        let now = !event.deleted && selects(&event.value)?;
         let shown = |stored: &Arc<Stored>, of: fn(Arc<Stored>) -> WatchEvent| {
             convert::view(&self.resource, stored, convert).map(|shown| Some(of(shown)))
         };

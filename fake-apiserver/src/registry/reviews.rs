@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
-use super::{Body, Caller, Registry, Target, decode, write};
+use super::{Body, Caller, Registry, Target, decode, identity};
 use crate::{
     access::{Attributes, Place, What},
     admission::Operation,
@@ -41,7 +41,7 @@ impl Registry {
     pub(super) async fn review(&self, target: &Target, caller: &Caller, body: Body) -> Result<Arc<Stored>, Status> {
         let resource = &target.resource;
         let mut object = decode::decode(resource, &self.catalog(), caller, body)?;
-        write::take_namespace(target, &mut object)?;
+        identity::take_namespace(target, &mut object)?;
         for key in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "uid"] {
             object.metadata_mut().remove(key);
         }

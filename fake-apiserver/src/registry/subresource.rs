@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Body, Caller, DeleteOptions, Patch, Registry, Resource, Target, catalog::SchemaSource, decode, hooks::Question,
-    write,
+    identity,
 };
 use crate::{
     admission::Operation,
@@ -103,7 +103,7 @@ impl Registry {
                 return Ok(success(201));
             }
         }
-        Err(write::modified(target))
+        Err(identity::modified(target))
     }
 
     async fn evict(&self, target: &Target, caller: &Caller, eviction: &Value) -> Result<Arc<Stored>, Status> {
@@ -156,10 +156,10 @@ impl Registry {
             }
             given => given?,
         };
-        write::take_namespace(target, &mut given)?;
-        write::check_name(target, &given)?;
+        identity::take_namespace(target, &mut given)?;
+        identity::check_name(target, &given)?;
         self.write_scale(target, caller, |old, writer| {
-            write::check_preconditions(target, old, &given)?;
+            identity::check_preconditions(target, old, &given)?;
             let mut new = given.clone();
             fields::track(Some(old), &mut new, SCALE.schema(), writer);
             Ok(new)
@@ -193,8 +193,8 @@ impl Registry {
                     self.patch_object(&SCALE, caller, old, &patch)?
                 }
             };
-            write::take_namespace(target, &mut new)?;
-            write::check_name(target, &new)?;
+            identity::take_namespace(target, &mut new)?;
+            identity::check_name(target, &new)?;
             if !matches!(patch, Patch::Apply { .. }) {
                 fields::track(Some(old), &mut new, SCALE.schema(), writer);
             }
@@ -264,7 +264,7 @@ impl Registry {
                 return Ok((Arc::new(Stored::new(scale_of(resource, &stored))), false));
             }
         }
-        Err(write::modified(target))
+        Err(identity::modified(target))
     }
 }
 
@@ -288,6 +288,21 @@ static SCALE: LazyLock<Resource> = LazyLock::new(|| Resource {
     schema: SchemaSource::Ready(Schema::builtin("io.k8s.api.autoscaling.v1.Scale")),
 });
 
+/// A value as Go's `%v` prints it.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_text).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let members: BTreeMap<_, _> = map.iter().collect();
+            let members = members.into_iter().map(|(key, value)| format!("{key}:{}", go_text(value)));
+            format!("map[{}]", members.collect::<Vec<_>>().join(" "))
+        }
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
 /// What stands at a scale's path, or Go's words for why it is of no use.
 fn nested<'a>(object: &'a Object, json_path: &str, wanted: &str) -> Result<Option<&'a Value>, String> {
     let steps = path(json_path);
@@ -302,11 +317,7 @@ fn nested<'a>(object: &'a Object, json_path: &str, wanted: &str) -> Result<Optio
             Value::Object(_) => "map[string]interface {}",
             Value::Null => "<nil>",
         };
-        let shown = match value {
-            Value::String(text) => text.clone(),
-            Value::Null => "<nil>".into(),
-            other => other.to_string(),
-        };
+        let shown = go_text(value);
         let at = steps[..length].join(".");
         if is == wanted {
             Ok(())

@@ -12,6 +12,10 @@ use crate::{
     ids::Ids,
 };
 
+mod autoscalers;
+mod certificates;
+mod kinds;
+mod mutating;
 mod policies;
 
 const CRDS: (&str, &str, &str) = ("apiextensions.k8s.io", "v1", "customresourcedefinitions");
@@ -143,6 +147,8 @@ async fn an_object_with_finalizers_goes_when_the_last_one_is_taken_away() {
     world.create(MAPS, "demo", json!({"metadata": {"name": "a", "finalizers": ["x.io/one"]}})).await.unwrap();
     let Deleted::Waiting(waiting) = world.delete(MAPS, "demo", "a").await.unwrap() else { panic!("it must wait") };
     assert!(waiting.is_deleting());
+    let refused = world.create(MAPS, "demo", json!({"metadata": {"name": "a"}})).await.unwrap_err();
+    assert_eq!(refused.message, r#"object is being deleted: configmaps "a" already exists"#);
     world.merge(MAPS, "demo", "a", json!({"metadata": {"finalizers": null}})).await.unwrap();
     assert!(world.get(MAPS, "demo", "a").await.unwrap_err().is_not_found());
 }
@@ -230,6 +236,48 @@ async fn generation_counts_changes_of_the_spec_and_status_is_written_by_its_own_
     let (patched, _) = world.registry.patch(&status, &world.caller, patch).await.unwrap();
     assert_eq!((patched.generation(), &patched.get("spec").unwrap()["size"]), (2, &json!(2)));
     assert_eq!(patched.get("status"), Some(&json!({"ready": true})));
+}
+
+/// What upstream leaves of a map that an apply has emptied is null, and judged as such.
+#[tokio::test]
+async fn an_apply_that_empties_a_map_which_another_filled_is_refused_as_upstream_refuses_it() {
+    let world = World::new().await;
+    let mut definition = widget_definition();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["open"] =
+        json!({"type": "object", "additionalProperties": {"type": "string"}});
+    world.create(CRDS, "", definition).await.unwrap();
+    let target = world.target(WIDGETS, "demo", "w", "");
+    let apply = async |spec: Value| {
+        let body = Body { value: widget("w", spec), duplicates: vec![] };
+        world.registry.patch(&target, &world.caller, Patch::Apply { body, force: false }).await
+    };
+    let error = apply(json!({"size": 1, "open": null})).await.unwrap_err();
+    let message = r#"spec.open: Invalid value: "null": spec.open in body must be of type object: "null""#;
+    assert_eq!(error.message, format!(r#"Widget.example.com "w" is invalid: {message}"#));
+    apply(json!({"size": 1, "open": {"a": "b"}})).await.unwrap();
+    let (emptied, _) = apply(json!({"size": 1})).await.unwrap();
+    assert_eq!(emptied.get("spec"), Some(&json!({"color": "red", "size": 1})), "what nobody else has goes as a whole");
+}
+
+#[tokio::test]
+async fn an_owner_that_stands_there_twice_is_kept_once_with_a_warning() {
+    let world = World::new().await;
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u"});
+    let metadata = json!({"name": "a", "ownerReferences": [owner, owner]});
+    let made = world.create(MAPS, "demo", json!({"metadata": metadata})).await.unwrap();
+    assert_eq!(made.owner_references().len(), 1);
+    let said = world.caller.warnings.take().join("\n");
+    assert!(said.ends_with("please fix your requests; duplicate UID(s) observed: u"), "{said}");
+}
+
+#[tokio::test]
+async fn nobody_marks_an_object_as_going_by_writing_it() {
+    let world = World::new().await;
+    world.map("a").await;
+    let patch = json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}});
+    let error = world.merge(MAPS, "demo", "a", patch).await.unwrap_err();
+    let why = r#"metadata.deletionTimestamp: Invalid value: "2020-01-01T00:00:00Z": field is immutable"#;
+    assert_eq!(error.message, format!(r#"ConfigMap "a" is invalid: {why}"#));
 }
 
 #[derive(Clone, Debug)]

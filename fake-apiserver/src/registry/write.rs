@@ -9,7 +9,16 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::{
-    Body, Caller, Patch, Registry, Resource, Target, convert::Asked, decode, hooks::Question, subresource::scale_errors,
+    Body, Caller, Patch, Registry, Resource, Target,
+    convert::Asked,
+    decode,
+    hooks::Question,
+    identity::{
+        already_exists, check_name, check_preconditions, drop_repeated_owners, modified, take_finalizers,
+        take_namespace,
+    },
+    reviews::user_info,
+    subresource::scale_errors,
 };
 use crate::{
     admission::{self, Attributes, Operation},
@@ -58,12 +67,13 @@ impl Registry {
         }
         let mut object = decode::decode(resource, &self.catalog(), caller, body)?;
         take_namespace(target, &mut object)?;
-        if !object.resource_version().is_empty() {
+        if !caller.dry_run && !object.resource_version().is_empty() {
             return Err(Status::unexpected("resourceVersion should not be set on objects to be created"));
         }
         for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             object.metadata_mut().remove(key); // nobody's to set, and so nobody's to own
         }
+        drop_repeated_owners(caller, &mut object);
         let writer = self.writer(target, caller, object.api_version().to_owned());
         self.track(resource, None, &mut object, &writer).await;
         self.await_default_account(target, &object).await;
@@ -77,6 +87,7 @@ impl Registry {
         self.admit(target, Operation::Create, None, &mut object)?;
         let question = Question { target, caller, operation: Operation::Create, name: &asked, old: None };
         self.mutate(question, &mut object).await?;
+        take_namespace(target, &mut object)?;
         self.check_rights_given(target, caller, &object, None)?;
         let generated = object.name().is_empty() && !object.generate_name().is_empty();
         for attempt in 1.. {
@@ -87,13 +98,14 @@ impl Registry {
                 named.metadata_mut().insert("name".into(), name.into());
             }
             self.prepare_create(target, caller.dry_run, &mut named)?;
+            name_requester(target, caller, &mut named);
             self.validate(target, caller, &named, None)?;
             self.judge(question, &named).await?;
             self.check_creation(target, caller)?;
             let target = Target { name: named.name().into(), ..target.clone() };
             if caller.dry_run {
-                if self.0.store.get(&target.key()).1.is_some() {
-                    return Err(already_exists(&target));
+                if let Some(entry) = self.0.store.get(&target.key()).1 {
+                    return Err(already_exists(&target, Some(&entry.value)));
                 }
                 let stored = Arc::new(Stored::new(self.to_storage(resource, named).await?));
                 return self.view(resource, &stored).await;
@@ -101,7 +113,10 @@ impl Registry {
             match self.put(&target, None, self.to_storage(resource, named).await?) {
                 Ok(entry) => return self.view(resource, &entry.value).await,
                 Err(()) if generated && attempt < NAME_TRIES => {}
-                Err(()) => return Err(already_exists(&target)),
+                Err(()) => {
+                    let there = self.0.store.get(&target.key()).1;
+                    return Err(already_exists(&target, there.as_ref().map(|entry| &*entry.value)));
+                }
             }
         }
         unreachable!("the loop returns at its last try")
@@ -119,6 +134,7 @@ impl Registry {
         let mut object = decode::decode(resource, &self.catalog(), caller, body)?;
         take_namespace(target, &mut object)?;
         check_name(target, &object)?;
+        drop_repeated_owners(caller, &mut object);
         for _ in 0..RETRIES {
             let Some(live) = self.0.store.get(&target.key()).1 else {
                 let allowed = target.subresource.is_empty() && CREATED_BY_UPDATE.contains(&&*resource.bucket);
@@ -178,6 +194,7 @@ impl Registry {
         let mut new = self.patch_object(resource, caller, &shown.unpacked(), patch)?;
         take_namespace(target, &mut new)?;
         check_name(target, &new)?;
+        drop_repeated_owners(caller, &mut new);
         let writer = self.writer(target, caller, new.api_version().to_owned());
         self.track(resource, Some(&shown), &mut new, &writer).await;
         Ok(new)
@@ -255,7 +272,8 @@ impl Registry {
         if resource.custom.is_some() {
             decode::read_metadata(&mut new);
         }
-        decode::default(resource, &mut new);
+        decode::default_applied(resource, &mut new);
+        drop_repeated_owners(caller, &mut new);
         Ok(new)
     }
 
@@ -279,7 +297,8 @@ impl Registry {
             }
         }
         let unconditional = new.resource_version().is_empty() || new.resource_version() == "0";
-        if unconditional && (resource.custom.is_some() || &*resource.bucket == super::crd::BUCKET) {
+        let rules = kinds::rules(&resource.gvr.group, &resource.kind);
+        if unconditional && (resource.custom.is_some() || !rules.unconditional) {
             let error = FieldError::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
             return Err(Status::invalid(&resource.gvr.group, &resource.gvr.resource, &target.name, &[error]));
         }
@@ -349,14 +368,16 @@ impl Registry {
     }
 
     /// The default service account of a new namespace may be a moment late: a pod that needs it waits. Upstream's admission
-    /// looks ten times, 100 to 200 ms apart (`getServiceAccount` in plugin/pkg/admission/serviceaccount).
+    /// looks ten times, 100 to 200 ms apart (`getServiceAccount` in plugin/pkg/admission/serviceaccount); one that goes has
+    /// been refused by then.
     async fn await_default_account(&self, target: &Target, object: &Object) {
         let gvr = &target.resource.gvr;
         if !gvr.group.is_empty() || gvr.resource != "pods" || !target.subresource.is_empty() {
             return;
         }
         let (namespace, account) = (target.namespace.as_str(), object.str_at(&["spec", "serviceAccountName"]));
-        if !matches!(account, "" | "default") || self.look("namespaces", "", namespace).is_none() {
+        let lives = self.look("namespaces", "", namespace).is_some_and(|namespace| !namespace.is_deleting());
+        if !matches!(account, "" | "default") || !lives {
             return;
         }
         for _ in 0..9 {
@@ -393,6 +414,7 @@ impl Registry {
     async fn judge(&self, question: Question<'_>, object: &Object) -> Result<(), Status> {
         let Question { target, caller, operation, name, old } = question;
         let attributes = attributes(target, (operation, name), old);
+        self.check_signer(target, caller, object, old)?;
         let mut warnings = Vec::new();
         let verdict = self.with_view(|view| admission::validate(&attributes, object, view, &mut warnings));
         warnings.into_iter().for_each(|warning| caller.warnings.add(warning));
@@ -482,12 +504,12 @@ impl Registry {
     /// What the server, not the client, says of a changed object (`rest.BeforeUpdate`).
     fn prepare_update(&self, target: &Target, new: &mut Object, old: &Object) {
         let resource = &target.resource;
-        let kept = ["generation", "creationTimestamp", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"];
-        for key in kept {
+        for key in ["generation", "creationTimestamp", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
             match old.metadata().and_then(|metadata| metadata.get(key)) {
-                Some(value) => new.metadata_mut().insert(key.into(), value.clone()),
-                None => new.metadata_mut().remove(key),
-            };
+                Some(value) => _ = new.metadata_mut().insert(key.into(), value.clone()),
+                None if key.starts_with("deletion") => {} // for validation to refuse
+                None => _ = new.metadata_mut().remove(key),
+            }
         }
         if new.uid().is_empty() {
             new.metadata_mut().insert("uid".into(), old.uid().into());
@@ -496,17 +518,21 @@ impl Registry {
             take_finalizers(new, old);
             return;
         }
-        let counts = if resource.custom.is_some() {
+        let (counts, annotations_count) = if resource.custom.is_some() {
             prepare_custom_update(resource, &target.subresource, new, old);
-            true
+            (true, false)
         } else {
             let rules = kinds::rules(&resource.gvr.group, &resource.kind);
             (rules.prepare_update)(new, old, &target.subresource);
-            rules.generation
+            if !target.subresource.is_empty() {
+                (rules.stamp)(new, old, &self.clock().now_text());
+            }
+            (rules.generation, rules.annotations_count)
         };
         if counts && ["", "ephemeralcontainers", "resize", "scale"].contains(&target.subresource.as_str()) {
-            let same = spec_equal(resource, new, old);
-            if !same {
+            let annotations = |object: &Object| object.at(&["metadata", "annotations"]).cloned();
+            let annotated = annotations_count && annotations(new) != annotations(old);
+            if annotated || !spec_equal(resource, new, old) {
                 new.metadata_mut().insert("generation".into(), (old.generation() + 1).into());
             }
         }
@@ -529,7 +555,10 @@ impl Registry {
             errors.extend(found);
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(&resource.gvr.group, &resource.kind, new.name(), &errors));
+            // upstream has one kind of events inside, which is the core group's
+            let event = resource.kind == "Event" && resource.custom.is_none();
+            let group = if event { "" } else { &resource.gvr.group };
+            return Err(Status::invalid(group, &resource.kind, new.name(), &errors));
         }
         if resource.custom.is_some() {
             for warning in kinds::meta::finalizer_warnings(new, old) {
@@ -553,6 +582,16 @@ impl Registry {
             versions: self.versions(&target.resource, &asked),
             asked,
         }
+    }
+}
+
+/// A request for a certificate says who made it.
+fn name_requester(target: &Target, caller: &Caller, object: &mut Object) {
+    if target.resource.kind != "CertificateSigningRequest" || target.resource.custom.is_some() {
+        return;
+    }
+    for (key, value) in user_info(&caller.user).as_object().into_iter().flatten() {
+        object.set_at(&["spec", key], value.clone());
     }
 }
 
@@ -619,6 +658,11 @@ impl OwnedWriter {
 /// What a door does not write, and so gives no ownership of (upstream's `GetResetFields`).
 fn reset_paths(resource: &Resource, subresource: &str) -> &'static [&'static [&'static str]] {
     match (subresource, resource.custom.is_some()) {
+        (door, false) if resource.kind == "CertificateSigningRequest" => match door {
+            "status" => &[&["spec"], &["status", "conditions"]],
+            "approval" => &[&["spec"], &["status", "certificate"]],
+            _ => &[&["spec"], &["status"]],
+        },
         ("status", true) => &[&["spec"], &["metadata"]],
         ("status", false) => match resource.kind.as_str() {
             "Pod" => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
@@ -661,22 +705,6 @@ fn prepare_custom_update(resource: &Resource, subresource: &str, new: &mut Objec
     }
 }
 
-/// The `finalize` door of a namespace writes its spec's finalizers and nothing else.
-fn take_finalizers(new: &mut Object, old: &Object) {
-    let finalizers = new.at(&["spec", "finalizers"]).cloned();
-    let managed = new.metadata().and_then(|metadata| metadata.get("managedFields")).cloned();
-    *new = old.clone();
-    match finalizers {
-        Some(finalizers) => new.set_at(&["spec", "finalizers"], finalizers),
-        None => {
-            new.remove_at(&["spec", "finalizers"]);
-        }
-    }
-    if let Some(managed) = managed {
-        new.metadata_mut().insert("managedFields".into(), managed);
-    }
-}
-
 /// Whether an update leaves everything that counts for `metadata.generation` as it is.
 fn spec_equal<'a>(resource: &Resource, new: &'a Object, old: &'a Object) -> bool {
     let ignores_status = resource.has_status() || resource.custom.is_none();
@@ -691,60 +719,6 @@ fn goes_with_last_finalizer(resource: &Resource, new: &Object) -> bool {
     let spec_finalizers = new.at(&["spec", "finalizers"]).and_then(Value::as_array).is_none_or(Vec::is_empty);
     let namespace = &*resource.bucket == "namespaces";
     new.is_deleting() && new.finalizers().is_empty() && grace == 0 && (!namespace || spec_finalizers)
-}
-
-pub(super) fn check_preconditions(target: &Target, old: &Object, new: &Object) -> Result<(), Status> {
-    let (wanted, actual) = (new.uid(), old.uid());
-    if wanted.is_empty() || wanted == actual {
-        return Ok(());
-    }
-    let Target { resource, namespace, name, .. } = target;
-    let prefix = if resource.custom.is_some() {
-        format!("{}/{}", resource.gvr.group, resource.gvr.resource)
-    } else {
-        resource.gvr.resource.clone()
-    };
-    let place = if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") };
-    let why = format!(
-        "StorageError: invalid object, Code: 4, Key: /registry/{prefix}/{place}, ResourceVersion: 0, AdditionalErrorMsg: \
-         Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}"
-    );
-    Err(Status::conflict(&resource.gvr.group, &resource.gvr.resource, name, &why))
-}
-
-/// An object lives in the namespace of its path.
-pub(super) fn take_namespace(target: &Target, object: &mut Object) -> Result<(), Status> {
-    if !target.resource.namespaced {
-        if object.namespace().is_empty() {
-            return Ok(());
-        }
-    } else if object.namespace().is_empty() {
-        object.metadata_mut().insert("namespace".into(), target.namespace.clone().into());
-    }
-    if object.namespace() != target.namespace {
-        let message = "the namespace of the provided object does not match the namespace sent on the request";
-        return Err(Status::bad_request(message));
-    }
-    Ok(())
-}
-
-pub(super) fn check_name(target: &Target, object: &Object) -> Result<(), Status> {
-    let (given, wanted) = (object.name(), &target.name);
-    if given.is_empty() {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
-        )));
-    }
-    if given != wanted {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({wanted})"
-        )));
-    }
-    Ok(())
-}
-
-fn already_exists(target: &Target) -> Status {
-    Status::already_exists(&target.resource.gvr.group, &target.resource.gvr.resource, &target.name)
 }
 
 /// What a patch makes of an object, in the form in which upstream shows what cannot be decoded.
@@ -762,8 +736,4 @@ fn patched_text(shown: &Object, patch: &Patch) -> String {
         Patch::Strategic(changes) => patch::go_map(changes),
         Patch::Apply { .. } => after.to_string(),
     }
-}
-
-pub(super) fn modified(target: &Target) -> Status {
-    Status::modified(&target.resource.gvr.group, &target.resource.gvr.resource, &target.name)
 }

@@ -84,6 +84,12 @@ pub enum Action {
         #[serde(default)]
         after: u64,
     },
+    /// The watch's connection ends, in the midst of the next event if there is one. Actors see a watch that ends.
+    BreakWatch {
+        /// How many more events are handed out; 0 ends it now.
+        #[serde(default)]
+        after: u64,
+    },
     /// The image cannot be pulled.
     FailPull {
         /// What the registry says.
@@ -106,7 +112,7 @@ impl Action {
             Self::Delay { .. } | Self::Yield { .. } | Self::Fail(_) | Self::Drop { .. } | Self::Compact {} => {
                 Point::Request
             }
-            Self::CutWatch { .. } | Self::ExpireWatch { .. } => Point::Watch,
+            Self::CutWatch { .. } | Self::ExpireWatch { .. } | Self::BreakWatch { .. } => Point::Watch,
             Self::FailPull { .. } => Point::Pull,
             Self::StopNode {} => Point::Node,
             Self::Pause {} | Self::Restart {} => Point::Controller,
@@ -294,6 +300,11 @@ impl Rule {
     /// Watches end with the error 410 after so many more events; 0 ends them now.
     pub fn expire_watch(after: u64) -> Self {
         Self::new(Action::ExpireWatch { after })
+    }
+
+    /// The connections of watches end in the midst of an event, after so many more whole ones; 0 ends them now.
+    pub fn break_watch(after: u64) -> Self {
+        Self::new(Action::BreakWatch { after })
     }
 
     /// An image cannot be pulled.

@@ -9,7 +9,7 @@ use crate::ids::Ids;
 type Fault = (fn(&Ids) -> Rule, u64);
 
 /// What may go wrong in a storm.
-const WEATHER: [Fault; 11] = [
+const WEATHER: [Fault; 12] = [
     (|_| Rule::fail(Failure::of(409)).verbs(["update", "patch"]), 150),
     (|ids| Rule::fail(Failure::of(429).retry_after(1 + below(ids, 3))), 60),
     (|_| Rule::fail(Failure::of(500)), 60),
@@ -21,6 +21,7 @@ const WEATHER: [Fault; 11] = [
     (|_| Rule::compact(), 40),
     (|ids| Rule::cut_watch(ids.below(5)), 300),
     (|ids| Rule::expire_watch(ids.below(5)), 200),
+    (|ids| Rule::break_watch(ids.below(5)), 100),
 ];
 
 fn below(ids: &Ids, bound: u32) -> u32 {

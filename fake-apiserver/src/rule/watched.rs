@@ -13,6 +13,8 @@ pub enum Ending {
     Cut,
     /// With the error 410.
     Expired,
+    /// With the connection, in the midst of an event.
+    Broken,
 }
 
 /// A watch that rules may end.
@@ -62,6 +64,7 @@ impl Watched {
                 let (ending, after) = match then {
                     Action::CutWatch { after } => (Ending::Cut, *after),
                     Action::ExpireWatch { after } => (Ending::Expired, *after),
+                    Action::BreakWatch { after } => (Ending::Broken, *after),
                     _ => return None,
                 };
                 let since = *since.entry(id).or_insert(*handed);

@@ -43,8 +43,13 @@ fn newer(object: Object, to: &str) -> Result<Object, String> {
     let key = older_state(object.kind());
     object.remove_at(&["metadata", "annotations", &key]);
     drop_empty_annotations(&mut object);
+    let template = object.str_at(&["spec", "sandboxTemplateRef", "name"]).to_owned();
+    if object.kind() == "SandboxWarmPool" {
+        object.set_at(&["spec", "sandboxTemplateRef"], template_ref(&template));
+    }
     let state = object.to_value().to_string();
     match object.kind() {
+        "SandboxWarmPool" => object.set_at(&["spec", "sandboxTemplateRef"], json!({"name": template})),
         "Sandbox" => {
             let replicas = object.remove_at(&["spec", "replicas"]);
             let mode = if replicas.as_ref().and_then(Value::as_i64) == Some(0) { "Suspended" } else { "Running" };
@@ -114,6 +119,8 @@ fn older(object: Object, to: &str) -> Result<Object, String> {
             if object.at(&["spec", "replicas"]).is_none() {
                 object.set_at(&["spec", "replicas"], 1);
             }
+            let template = object.str_at(&["spec", "sandboxTemplateRef", "name"]).to_owned();
+            object.set_at(&["spec", "sandboxTemplateRef"], template_ref(&template));
             object.remove_at(&["status", "observedGeneration"]);
         }
         "SandboxClaim" => {
@@ -136,7 +143,7 @@ fn older(object: Object, to: &str) -> Result<Object, String> {
     Ok(object)
 }
 
-/// An empty name is left out, the reference is not.
+/// A reference of the older version: an empty name is left out, the reference is not.
 fn template_ref(name: &str) -> Value {
     if name.is_empty() { json!({}) } else { json!({"name": name}) }
 }
@@ -258,7 +265,7 @@ fn as_encoded(mut object: Object) -> Result<Object, String> {
 }
 
 fn encode_spec(kind: &str, spec: &mut Members) -> Result<(), String> {
-    // Numbers and truth values of a spec are behind pointers: 0 and false stay.
+    // Numbers and truth values of a spec are behind pointers, as is an older claim's pool: what is 0, false or empty stays.
     let keep = ["podTemplate", "networkPolicy", "lifecycle", "updateStrategy"];
     match kind {
         "Sandbox" | "SandboxTemplate" => {
@@ -290,7 +297,7 @@ fn encode_spec(kind: &str, spec: &mut Members) -> Result<(), String> {
         }
     }
     encode_time(spec);
-    let keep: Vec<&str> = keep.into_iter().chain(["additionalPodMetadata", "replicas"]).collect();
+    let keep: Vec<&str> = keep.into_iter().chain(["additionalPodMetadata", "replicas", "warmpool"]).collect();
     drop_empty(spec, &keep);
     Ok(())
 }

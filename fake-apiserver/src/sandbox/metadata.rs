@@ -71,14 +71,14 @@ pub(super) fn sync(pod: &Object, sandbox: &Object) -> Map<String, Value> {
     let (wanted_labels, wanted_annotations) = (template(sandbox, "labels"), template(sandbox, "annotations"));
 
     labels.insert(NAME_HASH.into(), name_hash(sandbox.name()));
-    labels.extend(wanted_labels.clone());
+    add(&mut labels, &wanted_labels);
     drop_stale(&mut labels, &wanted_labels, old_annotations.get(PROPAGATED_LABELS), &[NAME_HASH]);
     for (key, value) in extension_labels(sandbox) {
         put(&mut labels, key, value);
     }
     put(&mut labels, CREATED_BY, created_by(sandbox));
 
-    annotations.extend(wanted_annotations.clone());
+    add(&mut annotations, &wanted_annotations);
     let own = [PROPAGATED_LABELS, PROPAGATED_ANNOTATIONS];
     drop_stale(&mut annotations, &wanted_annotations, old_annotations.get(PROPAGATED_ANNOTATIONS), &own);
     for (key, wanted) in [(PROPAGATED_LABELS, &wanted_labels), (PROPAGATED_ANNOTATIONS, &wanted_annotations)] {
@@ -96,6 +96,16 @@ pub(super) fn sync(pod: &Object, sandbox: &Object) -> Map<String, Value> {
         }
     }
     patch
+}
+
+/// Adds what the template asks for. What it asks for without a value is as good as there, and never added to a pod that
+/// exists: upstream compares with what a map without the key gives (`updatePodMetadata`).
+fn add(map: &mut Strings, wanted: &Strings) {
+    for (key, value) in wanted {
+        if map.get(key).map_or("", String::as_str) != value {
+            map.insert(key.clone(), value.clone());
+        }
+    }
 }
 
 /// Takes away what once came from the template and no longer does.

@@ -184,7 +184,7 @@ impl Metrics {
     /// If the Sandboxes cannot be listed.
     pub async fn families(&self, api: &Api) -> Result<Vec<Family>, Status> {
         let (list, _) = api.list(&sandboxes(), "", "").await?;
-        let mut families = vec![count(list.iter().map(|sandbox| Stored::object(sandbox)))];
+        let mut families = vec![count(list.iter().map(|sandbox| Stored::object(sandbox))), build_info()];
         let recorded = self.0.lock().expect("no panic under this lock");
         families.push(Family {
             name: "agent_sandbox_claim_creation_total",
@@ -246,6 +246,18 @@ fn pairs(names: &[&str], values: &[String], end: Option<&str>) -> String {
     pairs.sort();
     pairs.extend(end.map(|end| format!("le=\"{end}\"")));
     format!("{{{}}}", pairs.join(","))
+}
+
+/// What is emulated; what only a build of upstream's knows is `unknown`, as in a build of upstream's that was told nothing.
+fn build_info() -> Family {
+    let version = super::system::IMAGE.rsplit_once(':').map_or("unknown", |(_, tag)| tag);
+    let values = [version, "unknown", "unknown", "unknown", "gc", "linux/amd64"].map(str::to_owned).to_vec();
+    Family {
+        name: "agent_sandbox_build_info",
+        help: "Agent sandbox controller build metadata exposed as labels with a constant value of 1.",
+        labels: &["git_version", "git_commit", "build_date", "go_version", "compiler", "platform"],
+        samples: Samples::Gauge(BTreeMap::from([(values, 1)])),
+    }
 }
 
 /// How many Sandboxes there are of each sort.

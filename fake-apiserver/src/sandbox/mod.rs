@@ -51,24 +51,24 @@ pub struct Settings {
     pub workers: Workers,
 }
 
-/// How many objects each controller looks at at a time; one by default, as fewer turns are lost in one process, where
-/// upstream's looks at up to a hundred.
+/// How many objects each controller looks at at a time, by default as many as upstream's: one that waits for the API holds
+/// up no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// `--sandbox-concurrent-workers`.
+    /// `--sandbox-concurrent-workers`; 100 by default.
     pub sandboxes: NonZeroUsize,
-    /// `--sandbox-claim-concurrent-workers`.
+    /// `--sandbox-claim-concurrent-workers`; 50 by default.
     pub claims: NonZeroUsize,
-    /// `--sandbox-warm-pool-concurrent-workers`.
+    /// `--sandbox-warm-pool-concurrent-workers`; 1 by default.
     pub warm_pools: NonZeroUsize,
-    /// `--sandbox-template-concurrent-workers`.
+    /// `--sandbox-template-concurrent-workers`; 1 by default.
     pub templates: NonZeroUsize,
 }
 
 impl Default for Workers {
     fn default() -> Self {
         let one = NonZeroUsize::MIN;
-        Self { sandboxes: one, claims: one, warm_pools: one, templates: one }
+        Self { sandboxes: one.saturating_add(99), claims: one.saturating_add(49), warm_pools: one, templates: one }
     }
 }
 

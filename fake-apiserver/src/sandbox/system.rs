@@ -17,7 +17,7 @@ pub(super) const WEBHOOK: &str = "agent-sandbox-webhook-service";
 /// What all else is called.
 const NAME: &str = "agent-sandbox-controller";
 /// The image that upstream publishes of what is emulated.
-const IMAGE: &str = "registry.k8s.io/agent-sandbox/agent-sandbox-controller:v0.5.6";
+pub(super) const IMAGE: &str = "registry.k8s.io/agent-sandbox/agent-sandbox-controller:v0.5.6";
 
 /// Creates the objects; those that exist already are left as they are.
 pub(super) async fn install(api: &Api) -> Result<(), (String, Status)> {

@@ -21,12 +21,15 @@ use crate::base::{
     status::{FieldErrorKind, go_value},
 };
 
+mod authorizer;
 mod budget;
 mod check;
+mod comprehensions;
 mod cost;
 mod deep;
 mod expression;
 mod library;
+mod patches;
 mod values;
 
 pub use self::expression::{Answer, Bindings, Scope, Wanted};

@@ -287,9 +287,14 @@ impl Schema {
         }
     }
 
-    /// Fills in defaults.
+    /// Drops nulls that are no values, and fills in defaults.
     pub fn default(&self, value: &mut Value) {
-        default::default(&self.root, value);
+        default::default(&self.root, value, true);
+    }
+
+    /// Fills in defaults, and keeps nulls for validation to judge.
+    pub fn fill_defaults(&self, value: &mut Value) {
+        default::default(&self.root, value, false);
     }
 
     /// Checks types, formats, bounds, list and map keys, enums, and CEL rules; with the old value, what did not change is

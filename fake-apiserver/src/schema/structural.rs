@@ -231,7 +231,7 @@ fn complete_defaults(node: &mut Node) {
     }
     if let Some(mut value) = node.default.take() {
         prune::prune_part(node, &mut value);
-        default::default(node, &mut value);
+        default::default(node, &mut value, true);
         node.default = Some(value);
     }
 }

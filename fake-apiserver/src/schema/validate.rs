@@ -205,7 +205,7 @@ impl Walker {
         let is_text_or_list = value.is_string() || value.is_array();
         if !is_text_or_list && !node.format.is_empty() {
             let low_int = node.format == "int64" && format == "int32";
-            let low_float = node.format == "double" && format == "float";
+            let low_float = node.format == "float64" && format == "float32";
             if !(has(name) || format == node.format || float_as_int || int_as_float || low_int || low_float) {
                 return self.wrong_type(path, &node.format.clone(), &Value::String(format.into()));
             }
@@ -505,7 +505,7 @@ fn type_and_format(value: &Value) -> (&'static str, &'static str) {
     match value {
         Value::Null => ("null", ""),
         Value::Bool(_) => ("boolean", ""),
-        Value::Number(number) if number.is_f64() => ("number", "double"),
+        Value::Number(number) if number.is_f64() => ("number", "float64"),
         Value::Number(_) => ("integer", "int64"),
         Value::String(_) => ("string", ""),
         Value::Array(_) => ("array", ""),

@@ -6,9 +6,10 @@ use fake_apiserver::{
     Cluster, Rule,
     rule::{Action, Failure},
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
+use http_body_util::BodyExt;
 use k8s_openapi::{
-    api::core::v1::{ConfigMap, Event, Node, Pod},
+    api::core::v1::{ConfigMap, Event, Namespace, Node, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
@@ -128,6 +129,45 @@ async fn a_watch_is_cut_after_two_events_or_ends_with_410() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_breaks_off_ends_in_the_midst_of_an_event() {
+    let cluster = Cluster::builder().kubelet(false).sandbox_controllers(false).start().await.unwrap();
+    let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client());
+    let now = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    let path = format!("/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={now}");
+    let request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
+    let mut body = std::pin::pin!(cluster.client().send(request).await.unwrap().into_body().into_data_stream());
+    let broken = Rule::break_watch(1).resources(["configmaps"]).user("kubernetes-admin").times(1);
+    let guard = cluster.rules().install(broken);
+    for name in ["a", "b"] {
+        maps.create(&PostParams::default(), &config_map(name)).await.unwrap();
+    }
+    let mut text = Vec::new();
+    let end = loop {
+        match body.try_next().await {
+            Ok(Some(data)) => text.extend(data),
+            end => break end,
+        }
+    };
+    assert!(end.is_err(), "the connection is lost: there is no end");
+    let text = String::from_utf8(text).unwrap();
+    let (whole, torn) = text.split_once('\n').unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(whole).unwrap()["object"]["metadata"]["name"], "a");
+    assert!(torn.starts_with(r#"{"type":"ADDED","object":{"#) && !torn.ends_with('\n'), "{torn}");
+    assert_eq!(guard.hits(), 1);
+
+    // Who follows it lists or watches again, and misses nothing.
+    let again = maps.watch(&WatchParams::default(), &now).await.unwrap();
+    let names: Vec<_> = again
+        .try_filter_map(async |event| Ok(if let WatchEvent::Added(map) = event { Some(map.name_any()) } else { None }))
+        .take(2)
+        .try_collect()
+        .await
+        .unwrap();
+    assert_eq!(names, ["a", "b"]);
+    cluster.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_image_that_does_not_pull_is_pulled_when_the_rule_is_gone() {
     let cluster = Cluster::builder().sandbox_controllers(false).start().await.unwrap();
     let pods: Api<Pod> = Api::default_namespaced(cluster.client());
@@ -211,6 +251,48 @@ async fn a_paused_controller_goes_on_where_it_was_and_one_that_starts_again_serv
     cluster.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_whose_pod_is_slow_to_make_holds_up_no_other() {
+    let cluster = Cluster::builder().kubelet(false).start().await.unwrap();
+    let client = cluster.client();
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let wait = Rule::delay(Duration::from_secs(60)).verbs(["create"]).resources(["pods"]).name("slow").times(1);
+    let _guard = cluster.rules().install(wait);
+    for name in ["slow", "quick"] {
+        let containers = json!([{"name": "main", "image": "busybox:1.36"}]);
+        let spec = json!({"podTemplate": {"spec": {"containers": containers}}});
+        let sandbox = json!({"metadata": {"name": name}, "spec": spec});
+        create(&client, "Sandbox", "agents.x-k8s.io/v1beta1", sandbox).await;
+    }
+    cluster.clock().advance(Duration::from_secs(1)).await;
+    assert!(pods.get_opt("quick").await.unwrap().is_some() && pods.get_opt("slow").await.unwrap().is_none());
+    cluster.clock().advance(Duration::from_secs(60)).await;
+    assert!(pods.get_opt("slow").await.unwrap().is_some());
+    cluster.shutdown().await;
+}
+
+/// A pod waits for its service account only where there will be one.
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_refused_at_once_where_the_namespace_goes() {
+    let cluster = Cluster::builder().kubelet(false).sandbox_controllers(false).start().await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    let going: Namespace = serde_json::from_value(json!({"metadata": {"name": "going"}})).unwrap();
+    namespaces.create(&PostParams::default(), &going).await.unwrap();
+    let held: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": "held", "finalizers": ["example.com/held"]}})).unwrap();
+    Api::<ConfigMap>::namespaced(cluster.client(), "going").create(&PostParams::default(), &held).await.unwrap();
+    namespaces.delete("going", &DeleteParams::default()).await.unwrap();
+    cluster.clock().advance(Duration::from_secs(20)).await; // its account is gone, it is not
+    let (before, pods) = (cluster.clock().now(), Api::<Pod>::namespaced(cluster.client(), "going"));
+    let Err(kube::Error::Api(refused)) = pods.create(&PostParams::default(), &pod("p", "busybox:1.36")).await else {
+        panic!("nothing is made there any more")
+    };
+    assert!(refused.message.ends_with("because it is being terminated"), "{}", refused.message);
+    let waited = cluster.clock().now().duration_since(before);
+    assert!(waited.as_millis() < 100, "{waited:?}");
+    cluster.shutdown().await;
+}
+
 /// A conflict of a rule's making has no other write behind it, whose event would bring a controller back.
 #[tokio::test(start_paused = true)]
 async fn a_claim_is_served_though_its_status_meets_conflicts_that_nobody_wrote() {
@@ -243,6 +325,7 @@ async fn the_controllers_measurements_stand_beside_the_servers() {
         r#"agent_sandbox_creation_latency_ms_count{launch_type="warm",namespace="default",sandbox_template="tpl"} 1"#,
         r#"agent_sandboxes{created_by="controller",expired="false",launch_type="warm",namespace="default",owned_by="SandboxWarmPool",ready_condition="true",sandbox_template="tpl"} 1"#,
         "# TYPE agent_sandbox_claim_controller_startup_latency_ms histogram",
+        r#"agent_sandbox_build_info{build_date="unknown",compiler="gc",git_commit="unknown",git_version="v0.5.6",go_version="unknown",platform="linux/amd64"} 1"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
@@ -318,6 +401,6 @@ async fn the_examples_of_the_page_on_faults_run() {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
     assert!(stdout.contains(r#""now":"2026-01-01T00:01:30Z""#) && stdout.contains("fake-node-1"), "{stdout}");
-    assert_eq!(cluster.rules().list().len(), 12);
+    assert_eq!(cluster.rules().list().len(), 13);
     cluster.shutdown().await;
 }

@@ -12,6 +12,7 @@ mod hook_server;
 mod kube_rs;
 mod ports;
 mod raw;
+mod storms;
 mod transcripts;
 mod webhooks;
 mod workloads;

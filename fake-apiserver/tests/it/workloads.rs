@@ -20,6 +20,43 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+#[tokio::test(start_paused = true)]
+async fn the_claims_of_a_set_go_as_its_retention_policy_says() {
+    let world = World::start().await;
+    let claim = json!({"metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+    }});
+    let template = json!({"metadata": {"labels": {"app": "db"}}, "spec": {
+        "terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": "busybox:1.36"}],
+    }});
+    for (name, when_scaled, when_deleted) in [("all", "Delete", "Delete"), ("some", "Retain", "Delete")] {
+        world
+            .create::<StatefulSet>(json!({"metadata": {"name": name}, "spec": {
+                "replicas": 2, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}}, "template": template,
+                "volumeClaimTemplates": [claim],
+                "persistentVolumeClaimRetentionPolicy": {"whenScaled": when_scaled, "whenDeleted": when_deleted},
+            }}))
+            .await;
+        let sets = world.api::<StatefulSet>();
+        world.until(&sets, name, |set| set["status"]["readyReplicas"] == 2).await;
+        world.patch::<StatefulSet>(name, json!({"spec": {"replicas": 1}})).await;
+        world.until(&sets, name, |set| set["status"]["replicas"] == 1).await;
+        let claims = world.api::<PersistentVolumeClaim>();
+        let second = format!("data-{name}-1");
+        world.until(&claims, &second, |claim| claim.is_null() == (when_scaled == "Delete")).await;
+        // Scaled up again the pod finds its claim, or gets a new one.
+        world.patch::<StatefulSet>(name, json!({"spec": {"replicas": 2}})).await;
+        world.until(&sets, name, |set| set["status"]["readyReplicas"] == 2).await;
+        let owner = |claim: &Value| claim["metadata"]["ownerReferences"][0]["kind"] == "StatefulSet";
+        world.until(&claims, &second, owner).await;
+        sets.delete(name, &DeleteParams::default()).await.unwrap();
+        for number in 0..2 {
+            world.until(&claims, &format!("data-{name}-{number}"), Value::is_null).await;
+        }
+    }
+    world.0.shutdown().await;
+}
+
 /// A cluster and its administrator.
 struct World(Cluster);
 

@@ -88,6 +88,8 @@ fn an_absent_selector_object_selects_nothing_and_an_empty_one_all() {
 #[case("metadata.name!=b", "b", false)]
 #[case(r"metadata.name=a\,b", "a,b", true)]
 #[case(",,", "b", true)]
+#[case("=", "b", true)]
+#[case("!=,metadata.name=b", "b", true)]
 fn a_field_selector_matches(#[case] text: &str, #[case] name: &str, #[case] matches: bool) {
     assert_eq!(FieldSelector::parse(text).unwrap().matches(|_| name.into()), matches);
 }

@@ -1,9 +1,10 @@
 //! What must not stand in a transcript: the data of Secrets, tokens, keys and certificates.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-/// What stands in their place; base64 of it, so that a replayed Secret is one still.
+/// What stands in their place; base64 of it where base64 has to be, so that a replayed Secret is one still.
 const REDACTED: &str = "UkVEQUNURUQ=";
+const PLAIN: &str = "REDACTED";
 
 /// Fields that hold secrets or certificates, whatever they are in.
 const FIELDS: [&str; 7] =
@@ -14,15 +15,27 @@ const APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Takes secrets out of a document, wherever they are in it.
 pub(super) fn redact(value: &mut Value) {
+    take_out(value, false);
+}
+
+/// The same of what is sent to a Secret's address: a patch does not say of what kind it is.
+pub(super) fn redact_secret(value: &mut Value) {
+    take_out(value, true);
+}
+
+/// A text for an entry of a Secret, plain or in base64; what takes an entry away stays.
+fn put(entries: &mut Map<String, Value>, text: &str) {
+    entries.values_mut().filter(|entry| !entry.is_null()).for_each(|entry| *entry = text.into());
+}
+
+fn take_out(value: &mut Value, of_secret: bool) {
     match value {
         Value::Object(members) => {
-            let secret = members.get("kind").is_some_and(|kind| kind == "Secret");
+            let secret = of_secret || members.get("kind").is_some_and(|kind| kind == "Secret");
             for (name, member) in members.iter_mut() {
-                let holds = secret && matches!(name.as_str(), "data" | "stringData");
                 match member {
-                    Value::Object(entries) if holds => {
-                        entries.values_mut().for_each(|entry| *entry = REDACTED.into());
-                    }
+                    Value::Object(entries) if secret && name == "data" => put(entries, REDACTED),
+                    Value::Object(entries) if secret && name == "stringData" => put(entries, PLAIN),
                     Value::String(text) if FIELDS.contains(&name.as_str()) && !text.is_empty() => {
                         *text = REDACTED.into();
                     }
@@ -37,9 +50,9 @@ pub(super) fn redact(value: &mut Value) {
                 && let Some(Value::Array(items)) = members.get_mut("items")
             {
                 for item in items {
-                    for name in ["data", "stringData"] {
+                    for (name, text) in [("data", REDACTED), ("stringData", PLAIN)] {
                         if let Some(Value::Object(entries)) = item.get_mut(name) {
-                            entries.values_mut().for_each(|entry| *entry = REDACTED.into());
+                            put(entries, text);
                         }
                     }
                     if let Some(text) = item.pointer_mut(&format!("/metadata{}", applied())) {
@@ -89,5 +102,18 @@ mod tests {
         assert_eq!(value["data"]["plain"], "stays");
         assert_eq!(value["object"]["metadata"]["name"], "s");
         assert_eq!(value["object"]["data"]["a"], REDACTED);
+    }
+
+    #[test]
+    fn a_patch_of_a_secret_says_not_that_it_is_one() {
+        let mut patch = json!({
+            "metadata": {"annotations": {APPLIED: "{\"stringData\": \"abc\"}"}},
+            "stringData": {"b": "abc"}, "data": {"a": "YWJj", "gone": null},
+        });
+        redact_secret(&mut patch);
+        let text = patch.to_string();
+        assert!(!text.contains("abc") && !text.contains("YWJj"), "{text}");
+        assert_eq!(patch["data"], json!({"a": REDACTED, "gone": null}));
+        assert_eq!(patch["stringData"]["b"], PLAIN);
     }
 }

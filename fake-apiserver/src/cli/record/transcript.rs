@@ -7,11 +7,12 @@ use std::{
     sync::Mutex,
 };
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::redact::redact;
+use super::redact::{redact, redact_secret};
 
 /// Bodies of more bytes are left out: documents such as OpenAPI's say nothing of what was done.
 const BODY_BYTES: usize = 64 * 1024;
@@ -23,6 +24,10 @@ pub(super) struct Asked {
     pub(super) path: String,
     pub(super) accept: String,
     pub(super) content_type: String,
+    /// The program that asks, which a server takes for the manager of fields if it is told no other.
+    pub(super) agent: String,
+    /// Headers that say whom the client acts as.
+    pub(super) acts_as: Vec<(String, String)>,
     pub(super) body: Bytes,
 }
 
@@ -52,7 +57,7 @@ impl Transcript {
     /// A request and its whole answer.
     pub(super) fn exchange(&self, asked: &Asked, status: StatusCode, content_type: &str, body: &Bytes) {
         let mut answer = head(status, content_type);
-        put(&mut answer, body);
+        put(&mut answer, body, redact);
         self.lock().line(&json!({ "request": request(asked), "answer": answer }));
     }
 
@@ -104,14 +109,18 @@ impl Writing {
 }
 
 fn request(asked: &Asked) -> Value {
-    let Asked { method, path, accept, content_type, body } = asked;
+    let Asked { method, path, accept, content_type, agent, acts_as, body } = asked;
     let mut request = json!({ "method": method, "path": path });
-    for (name, value) in [("accept", accept), ("contentType", content_type)] {
+    for (name, value) in [("accept", accept), ("contentType", content_type), ("agent", agent)] {
         if !value.is_empty() {
             request[name] = value.as_str().into();
         }
     }
-    put(&mut request, body);
+    if !acts_as.is_empty() {
+        request["actsAs"] = json!(acts_as);
+    }
+    let is_secret = path.split('?').next().unwrap_or_default().split('/').any(|word| word == "secrets");
+    put(&mut request, body, if is_secret { redact_secret } else { redact });
     request
 }
 
@@ -119,8 +128,9 @@ fn head(status: StatusCode, content_type: &str) -> Value {
     json!({ "status": status.as_u16(), "contentType": content_type })
 }
 
-/// A body as JSON, without its secrets; as text if it is none; as a number of bytes if it is long.
-fn put(into: &mut Value, body: &Bytes) {
+/// A body as JSON, without its secrets; as text if it is none, or in base64 if it is no text either; as a number of bytes if
+/// it is long.
+fn put(into: &mut Value, body: &Bytes, redact: impl Fn(&mut Value)) {
     if body.is_empty() {
         return;
     }
@@ -128,17 +138,20 @@ fn put(into: &mut Value, body: &Bytes) {
         into["leftOutBytes"] = body.len().into();
         return;
     }
-    let text = String::from_utf8_lossy(body);
+    let Ok(text) = std::str::from_utf8(body) else {
+        into["base64"] = BASE64_STANDARD.encode(body).into();
+        return;
+    };
     let parsed = serde_json::from_slice::<Value>(body).ok();
     // A patch for apply is YAML, and as JSON it says the same.
-    let parsed = parsed.or_else(|| serde_saphyr::from_str::<Value>(&text).ok().filter(Value::is_object));
+    let parsed = parsed.or_else(|| serde_saphyr::from_str::<Value>(text).ok().filter(Value::is_object));
     match parsed {
         Some(mut value) => {
             redact(&mut value);
             into["body"] = value;
         }
         None => {
-            let mut value = Value::from(text.into_owned());
+            let mut value = Value::from(text);
             redact(&mut value);
             into["text"] = value;
         }

@@ -316,7 +316,8 @@ impl Rollout {
         if self.deployment.annotation(REVISION) != Some(&number.to_string()) {
             let mut changed = self.deployment.object().clone();
             changed.set_at(&["metadata", "annotations", REVISION], number.to_string());
-            if let Some(written) = found(self.api.update(&deployments(), changed, "").await)? {
+            // Through the status, which takes annotations too: else it would count as a change of the deployment.
+            if let Some(written) = found(self.api.update(&deployments(), changed, "status").await)? {
                 self.deployment = written;
             }
         }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Key, StatusMap, api_of, apps, claim, core, int, pods, revisions, scaled, selector_of, sources, write_status,
+    Key, StatusMap, api_of, apps, claim, controller_reference, core, int, pods, references, revisions, scaled,
+    selector_of, set_references, sources, write_status,
 };
 use crate::{
     actor::{self, Api, DeletePolicy, EventKind, Outcome, Server},
@@ -129,15 +130,17 @@ impl Work {
             if pods::phase(&pod) == "Pending" {
                 self.create_claims(&pod).await?;
             }
+            self.own_claims(&pod, ordinal).await?;
             if ordered && !self.healthy(&pod) {
                 return Ok(());
             }
         }
         let (start, end) = (self.start(), self.end());
         let condemned: Vec<_> = self.pods.iter().filter(|(n, _)| **n < start || **n >= end).collect();
-        let condemned: Vec<_> = condemned.into_iter().rev().map(|(_, pod)| pod.clone()).collect();
+        let condemned: Vec<_> = condemned.into_iter().rev().map(|(ordinal, pod)| (*ordinal, pod.clone())).collect();
         let sick = self.pods.values().find(|pod| !self.healthy(pod)).map(|pod| pod.uid().to_owned());
-        for pod in condemned {
+        for (ordinal, pod) in condemned {
+            self.own_claims(&pod, ordinal).await?;
             if pod.is_deleting() {
                 if ordered {
                     return Ok(());
@@ -196,6 +199,7 @@ impl Work {
         let pod = pod(&self.set, ordinal, revision);
         let (name, set) = (pod.name().to_owned(), self.set.name().to_owned());
         self.create_claims(&pod).await?;
+        self.own_claims(&pod, ordinal).await?;
         match self.api.create(&core("pods"), pod).await {
             Ok(made) => {
                 self.pods.insert(ordinal, made);
@@ -216,7 +220,17 @@ impl Work {
         let templates = self.set.at(&["spec", "volumeClaimTemplates"]).and_then(Value::as_array);
         for template in templates.into_iter().flatten() {
             let claim = volume_claim(&self.set, template, pod.name());
-            if self.api.get(&claims(), claim.namespace(), claim.name()).await?.is_some() {
+            if let Some(there) = self.api.get(&claims(), claim.namespace(), claim.name()).await? {
+                let owners = there.owner_references();
+                let of_before =
+                    owners.iter().any(|it| it.kind == "Pod" && it.name == pod.name() && it.uid != pod.uid());
+                if of_before {
+                    // It goes with the pod that had the number before (`PodClaimIsStale`).
+                    let (claim, pod) = (claim.name(), pod.name());
+                    return Err(Status::unexpected(format!(
+                        "claim {claim} is of an earlier pod {pod} and has to go first"
+                    )));
+                }
                 continue;
             }
             let name = claim.name().to_owned();
@@ -231,6 +245,33 @@ impl Work {
                     self.api.event(EVENTS, &self.set, true, "FailedCreate", &note).await;
                     return Err(error);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the claims of a pod the owner with whom they are to go, if with any: the set, or the pod that has no place in it
+    /// any more (`updateClaimOwnerRefForSetAndPod`).
+    async fn own_claims(&self, pod: &Object, ordinal: i64) -> Result<(), Status> {
+        let goes = |when| self.set.str_at(&["spec", "persistentVolumeClaimRetentionPolicy", when]) == "Delete";
+        let (when_scaled, when_deleted) = (goes("whenScaled"), goes("whenDeleted"));
+        let condemned = !(self.start()..self.end()).contains(&ordinal);
+        let templates = self.set.at(&["spec", "volumeClaimTemplates"]).and_then(Value::as_array);
+        for template in templates.into_iter().flatten() {
+            let claim = volume_claim(&self.set, template, pod.name());
+            let Some(claim) = self.api.get(&claims(), claim.namespace(), claim.name()).await? else { continue };
+            let ours = |uid: &str| uid == self.set.uid() || uid == pod.uid();
+            let owner = match claim.controller() {
+                Some(owner) if !ours(&owner.uid) => None,
+                _ if when_scaled && condemned => Some(pod),
+                _ if when_deleted => Some(self.set.object()),
+                _ => None,
+            };
+            let before = references(&claim);
+            let others = before.iter().filter(|reference| !reference["uid"].as_str().is_some_and(ours));
+            let after: Vec<Value> = others.cloned().chain(owner.map(controller_reference)).collect();
+            if after != before {
+                set_references(&self.api, &claims(), &claim, after).await?;
             }
         }
         Ok(())

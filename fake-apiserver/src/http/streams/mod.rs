@@ -50,6 +50,7 @@ use self::{
 use crate::{
     base::{Gvr, Object, Status, Stored, limits},
     clock::Clock,
+    http::Lost,
     kubelet::{self, Kubelet, LogReader, Wanted},
     registry::{Registry, Target},
 };
@@ -74,7 +75,7 @@ pub struct Streams {
 }
 
 /// An answer; a stream's goes on for as long as it lasts.
-pub type Response = hyper::Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
+pub type Response = hyper::Response<UnsyncBoxBody<Bytes, Lost>>;
 
 /// Answers a request for one of [`STREAMS`] of a pod. The query comes decoded, in order.
 ///
@@ -318,8 +319,8 @@ async fn runner<'a>(streams: &'a Streams, pod: &Object, path: &str) -> Result<Ru
 }
 
 /// No body.
-pub(super) fn empty() -> UnsyncBoxBody<Bytes, std::convert::Infallible> {
-    http_body_util::Empty::new().boxed_unsync()
+pub(super) fn empty() -> UnsyncBoxBody<Bytes, Lost> {
+    UnsyncBoxBody::default()
 }
 
 fn no_content() -> Response {

@@ -13,10 +13,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -28,7 +25,7 @@ use super::{
 use crate::{
     base::{Converter, Object, Status, Stored, limits},
     clock::Clock,
-    http::{query, timer::ClockTimer},
+    http::{listener::serve_connections, query, respond::whole, timer::ClockTimer},
     kubelet::Kubelet,
 };
 
@@ -52,35 +49,18 @@ pub(crate) struct NodeDoor {
 /// Serves a listener until the door is closed.
 pub(crate) async fn serve(door: NodeDoor, listener: TcpListener, config: Arc<ServerConfig>) {
     let acceptor = TlsAcceptor::from(config);
-    let free = Arc::new(Semaphore::new(limits::CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = door.stop.cancelled() => return,
-            accepted = async {
-                let permit = free.clone().acquire_owned().await.expect("never closed");
-                listener.accept().await.map(|(stream, _)| (stream, permit))
-            } => accepted,
-        };
-        match accepted {
-            Ok((stream, permit)) => {
-                let (connection, acceptor, stop) = (door.clone(), acceptor.clone(), door.stop.clone());
-                door.tasks.spawn(async move {
-                    tokio::select! {
-                        biased;
-                        () = stop.cancelled() => {}
-                        () = connection.serve_connection(acceptor, stream) => {}
-                    }
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely: wait for some to come free.
-                tracing::warn!(%error, "accept failed");
-                door.clock.sleep(std::time::Duration::from_millis(100)).await;
+    let NodeDoor { clock, stop, tasks, .. } = &door;
+    let serve = |stream| {
+        let (door, acceptor, stop) = (door.clone(), acceptor.clone(), stop.clone());
+        async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = door.serve_connection(acceptor, stream) => {}
             }
         }
-    }
+    };
+    serve_connections(listener, clock, stop, tasks, serve).await;
 }
 
 impl NodeDoor {
@@ -182,14 +162,14 @@ impl NodeDoor {
         }
         let answer =
             json!({ "apiVersion": review["apiVersion"], "kind": "ConversionReview", "response": response }).to_string();
-        let mut response = Response::new(Full::new(Bytes::from(answer)).boxed_unsync());
+        let mut response = Response::new(whole(Full::new(Bytes::from(answer))));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(response)
     }
 }
 
 fn text(code: StatusCode, text: &str) -> Response {
-    let mut response = Response::new(Full::new(Bytes::from(text.to_owned())).boxed_unsync());
+    let mut response = Response::new(whole(Full::new(Bytes::from(text.to_owned()))));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     base::Status,
     clock::Clock,
-    kubelet::{Process, Wanted},
+    kubelet::{Exit, Process, Wanted},
 };
 
 /// Versions of the streams' protocol, as they are called in the handshake, newest first.
@@ -115,9 +115,11 @@ impl Remote {
         let Process { control, pipes } = process;
         // Who only watched a program leaves it alone.
         let _leash = matches!(self.kind, Kind::Exec(_)).then(|| Leash(control.clone()));
+        // Who watched a program may leave it before its end.
+        let leaves = matches!(self.kind, Kind::Attach) && (pipes.stdout.is_some() || pipes.stderr.is_some());
         let printed = async {
             tokio::join!(print(pipes.stdout, opened.stdout.take()), print(pipes.stderr, opened.stderr.take()));
-            control.wait().await
+            if leaves { Exit::code(0) } else { control.wait().await }
         };
         let typed = async {
             if let (Some(mut from), Some(mut to)) = (opened.stdin.take(), pipes.stdin) {

@@ -85,11 +85,14 @@ impl Session {
                 if send(&sink, channels::write(first, b"")).await.is_err() {
                     return;
                 }
+                let watched = pipes.stdout.is_some() || pipes.stderr.is_some();
                 let printed = async {
                     let (out, err) =
                         tokio::join!(print(STDOUT, pipes.stdout, &sink), print(STDERR, pipes.stderr, &sink),);
                     out.and(err)?;
-                    Ok::<_, Gone>(control.wait().await)
+                    // Who watched a program may leave it before its end.
+                    let left = watched && matches!(self.kind, Kind::Attach);
+                    Ok::<_, Gone>(if left { None } else { Some(control.wait().await) })
                 };
                 let typed = self.type_in(&mut messages, pipes.stdin, &control, &sink);
                 let exit = tokio::select! {
@@ -100,10 +103,10 @@ impl Session {
                     },
                     Gone = typed => return,
                 };
-                match &self.kind {
-                    Kind::Exec(command) => channels::exit_status(command, exit.code),
+                match (&self.kind, exit) {
+                    (Kind::Exec(command), Some(exit)) => channels::exit_status(command, exit.code),
                     // Who watches a program is not told how it ended.
-                    Kind::Attach => channels::exit_status(&[], 0),
+                    (Kind::Exec(_), None) | (Kind::Attach, _) => channels::exit_status(&[], 0),
                 }
             }
         };

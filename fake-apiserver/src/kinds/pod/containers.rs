@@ -51,11 +51,11 @@ fn mains(errors: &mut Errors, around: &Around<'_>, path: &str) {
     let mut names = BTreeSet::new();
     for (path, container) in indexed(around.spec, path, "containers") {
         common(errors, container, &path, around);
-        restart_policy(errors, container, &path);
         if !names.insert(text(container, "name")) {
             errors.push(FieldError::duplicate(&child(&path, "name"), &text(container, "name").into()));
         }
         lifecycle_and_probes(errors, container, &path, around);
+        restart_policy(errors, container, &path);
     }
     let mut ports = BTreeSet::new();
     for (path, container) in indexed(around.spec, path, "containers") {
@@ -84,10 +84,6 @@ fn inits(errors: &mut Errors, around: &Around<'_>, path: &str, main: &[&str]) {
                     errors.push(FieldError::forbidden(&child(&path, key), why));
                 }
             }
-        }
-        if !items(container, "resizePolicy").is_empty() && text(container, "restartPolicy") != "Always" {
-            let why = "must not be set for init containers";
-            errors.push(FieldError::invalid(&child(&path, "resizePolicy"), get(container, "resizePolicy"), why));
         }
     }
 }
@@ -164,7 +160,10 @@ fn common(errors: &mut Errors, container: &Value, path: &str, around: &Around<'_
 }
 
 fn restart_policy(errors: &mut Errors, container: &Value, path: &str) {
-    one_of(errors, container, path, "restartPolicy", &["Always", "Never", "OnFailure"], false);
+    let known = ["Always", "Never", "OnFailure"];
+    if let Some(policy) = get(container, "restartPolicy").as_str().filter(|policy| !known.contains(policy)) {
+        errors.push(FieldError::not_supported(&child(path, "restartPolicy"), &policy.into(), &known));
+    }
     if !items(container, "restartPolicyRules").is_empty() && text(container, "restartPolicy").is_empty() {
         let why = "must specify restartPolicy when restart rules are used";
         errors.push(FieldError::required(&child(path, "restartPolicy"), why));
@@ -648,4 +647,57 @@ pub(super) fn windows_options(errors: &mut Errors, options: &Value, path: &str) 
         let why = format!("{key} cannot be an empty string");
         errors.push(FieldError::invalid(&child(path, key), &"".into(), &why));
     }
+    let name = text(options, "runAsUserName");
+    if !name.is_empty() {
+        for why in wrong_windows_user(name) {
+            let why = format!("runAsUserName{why}");
+            errors.push(FieldError::invalid(&child(path, "runAsUserName"), &name.into(), &why));
+        }
+    }
+}
+
+/// What is wrong with the name of a Windows user, whose domain may stand before it.
+fn wrong_windows_user(name: &str) -> Vec<&'static str> {
+    if name.chars().any(char::is_control) {
+        return vec![" cannot contain control characters"];
+    }
+    let (domain, user) = match name.split_once('\\') {
+        Some((_, rest)) if rest.contains('\\') => return vec![" cannot contain more than one backslash"],
+        Some((domain, user)) => (Some(domain), user),
+        None => (None, name),
+    };
+    let mut wrong = Vec::new();
+    if domain.is_some_and(|domain| domain.len() >= 256) {
+        wrong.push("'s Domain length must be under 256 characters");
+    }
+    if domain.is_some_and(|domain| !is_windows_domain(domain)) {
+        wrong.push("'s Domain doesn't match the NetBios nor the DNS format");
+    }
+    if user.is_empty() {
+        wrong.push("'s User cannot be empty");
+    } else if user.len() > 104 {
+        wrong.push("'s User length must not be longer than 104 characters");
+    }
+    if !user.is_empty() && user.chars().all(|c| c == '.' || c == ' ') {
+        wrong.push("'s User cannot contain only periods or spaces");
+    }
+    if user.contains(|c: char| r#""/\:;|=,+*?<>@[]"#.contains(c)) {
+        wrong.push(r#"'s User cannot contain the following characters: "/\:;|=,+*?<>@[]"#);
+    }
+    wrong
+}
+
+/// Whether a text could be the domain of a Windows user, in the form of NetBIOS or of DNS.
+fn is_windows_domain(domain: &str) -> bool {
+    let net_bios = domain.len() <= 15
+        && !domain.starts_with('.')
+        && !domain.is_empty()
+        && !domain.contains(|c: char| r#"\/:*?"<>|"#.contains(c));
+    let label = |part: &str| {
+        !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    net_bios || domain.split('.').all(label)
 }

@@ -264,7 +264,8 @@ fn default_field_ref(source: &mut Map<String, Value>) {
 
 /// Whether an image's tag is `latest`, or it has neither tag nor digest.
 fn is_latest(image: &str) -> bool {
-    if image.contains('@') {
+    // what is no reference has no tag
+    if image.contains('@') || !image.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:".contains(c)) {
         return false;
     }
     match image.rsplit('/').next().and_then(|last| last.split_once(':')) {
@@ -328,7 +329,9 @@ fn default_volume(volume: &mut Map<String, Value>) {
             source.insert("sources".into(), Value::Null);
         }
         each_mut(source, "sources", |source| {
-            source.remove("clusterTrustBundle"); // of a feature that is off
+            // of features that are off
+            source.remove("clusterTrustBundle");
+            source.remove("podCertificate");
             if let Some(token) = map_mut(source, "serviceAccountToken") {
                 default_number(token, "expirationSeconds", 3600);
             }

@@ -180,7 +180,6 @@ fn validate_spec(errors: &mut Errors, spec: &Value, path: &str, pod: &str, is_po
     if has(spec, "resources") {
         resources::validate_whole(errors, spec, &claims, &child(path, "resources"));
     }
-    file_keys(errors, spec, path);
     if flag(spec, "hostNetwork") {
         for (path, container) in indexed(spec, path, "containers") {
             for (path, port) in indexed(container, &path, "ports") {
@@ -197,6 +196,7 @@ fn validate_spec(errors: &mut Errors, spec: &Value, path: &str, pod: &str, is_po
     meta::label_map(errors, &strings(spec, "nodeSelector"), &child(path, "nodeSelector"));
     security(errors, spec, path);
     affinity(errors, get(spec, "affinity"), &child(path, "affinity"));
+    file_keys(errors, spec, path);
     dns(errors, spec, &child(path, "dnsConfig"));
     for (path, gate) in indexed(spec, path, "readinessGates") {
         let kind = text(gate, "conditionType");
@@ -440,7 +440,14 @@ fn resource_claims(errors: &mut Errors, spec: &Value, path: &str) {
         let why = match (has(claim, "resourceClaimName"), has(claim, "resourceClaimTemplateName")) {
             (true, true) => "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
             (false, false) => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
-            (true, false) | (false, true) => continue,
+            (true, false) | (false, true) => {
+                for key in ["resourceClaimName", "resourceClaimTemplateName"] {
+                    if let Some(name) = get(claim, key).as_str() {
+                        complain(errors, &child(&path, key), name, names::dns1123_subdomain(name));
+                    }
+                }
+                continue;
+            }
         };
         const MEMBERS: [GoMember; 3] = [
             GoMember("Name", "name", "\"\"", &[]),
@@ -472,8 +479,8 @@ fn security(errors: &mut Errors, spec: &Value, path: &str) {
     containers::profile(errors, context, &field, "appArmorProfile");
     one_of(errors, context, &field, "supplementalGroupsPolicy", &["Merge", "Strict"], false);
     let change = text(context, "seLinuxChangePolicy");
-    if !["", "MountOption", "Recursive"].contains(&change) {
-        // the other value is of a feature that is being introduced
+    if !["", "Recursive"].contains(&change) {
+        // the other values are of a feature that is off
         errors.push(FieldError::not_supported(&child(&field, "seLinuxChangePolicy"), &change.into(), &["Recursive"]));
     }
     containers::windows_options(errors, get(context, "windowsOptions"), &child(&field, "windowsOptions"));
@@ -518,11 +525,12 @@ const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 fn affinity(errors: &mut Errors, affinity: &Value, path: &str) {
     let (node, node_path) = (get(affinity, "nodeAffinity"), child(path, "nodeAffinity"));
     if has(node, REQUIRED) {
-        node_selector(errors, get(node, REQUIRED), &child(&node_path, REQUIRED));
+        let (required, path) = (get(node, REQUIRED), child(&node_path, REQUIRED));
+        node_selector(errors, required, &path);
     }
     for (path, term) in indexed(node, &node_path, PREFERRED) {
         weight(errors, term, &path);
-        node_term(errors, get(term, "preference"), &child(&path, "preference"));
+        node_term(errors, get(term, "preference"), &child(&path, "preference"), false);
     }
     for key in ["podAffinity", "podAntiAffinity"] {
         let (terms, path) = (get(affinity, key), child(path, key));
@@ -550,11 +558,12 @@ pub(in super::super) fn node_selector(errors: &mut Errors, selector: &Value, pat
         errors.push(FieldError::required(&child(path, "nodeSelectorTerms"), why));
     }
     for (path, term) in indexed(selector, path, "nodeSelectorTerms") {
-        node_term(errors, term, &path);
+        node_term(errors, term, &path, true);
     }
 }
 
-fn node_term(errors: &mut Errors, term: &Value, path: &str) {
+/// Judges a term; a `strict` one may only have values that a label can have.
+fn node_term(errors: &mut Errors, term: &Value, path: &str, strict: bool) {
     for (path, requirement) in indexed(term, path, "matchExpressions") {
         let (values, field) = (items(requirement, "values").len(), child(&path, "values"));
         match text(requirement, "operator") {
@@ -575,6 +584,10 @@ fn node_term(errors: &mut Errors, term: &Value, path: &str) {
         }
         let key = text(requirement, "key");
         complain(errors, &child(&path, "key"), key, names::qualified_name(key));
+        for (path, value) in indexed(requirement, &path, "values").filter(|_| strict) {
+            let value = value.as_str().unwrap_or_default();
+            complain(errors, &path, value, names::label_value(value));
+        }
     }
     for (path, requirement) in indexed(term, path, "matchFields") {
         match text(requirement, "operator") {
@@ -657,7 +670,7 @@ fn dns(errors: &mut Errors, spec: &Value, path: &str) {
             );
             errors.push(FieldError::invalid(&format!("{path}.searches[{i}]"), &search.into(), &why));
         } else if search.len() > 253 {
-            let why = "must be no more than 253 bytes";
+            let why = "must be no more than 253 characters";
             errors.push(FieldError::invalid(&format!("{path}.searches[{i}]"), &search.into(), why));
         }
     }
@@ -702,6 +715,10 @@ fn spread(errors: &mut Errors, spec: &Value, path: &str) {
         one_of(errors, constraint, &path, "nodeAffinityPolicy", &["Honor", "Ignore"], false);
         one_of(errors, constraint, &path, "nodeTaintsPolicy", &["Honor", "Ignore"], false);
         meta::label_selector(errors, get(constraint, "labelSelector"), &child(&path, "labelSelector"));
+        if !items(constraint, "matchLabelKeys").is_empty() && get(constraint, "labelSelector").is_null() {
+            let why = "must not be specified when labelSelector is not set";
+            errors.push(FieldError::forbidden(&child(&path, "matchLabelKeys"), why));
+        }
     }
 }
 

@@ -119,10 +119,19 @@ fn source(errors: &mut Errors, volume: &Value, path: &str, pod: &str) {
             }
             "iscsi" => {
                 required(errors, source, path, "targetPortal");
-                required(errors, source, path, "iqn");
+                let name = text(source, "iqn");
+                if required(errors, source, path, "iqn")
+                    && !["iqn", "eui", "naa"].iter().any(|form| name.starts_with(form))
+                {
+                    let why = "must be valid format starting with iqn, eui, or naa";
+                    errors.push(FieldError::invalid(&child(path, "iqn"), &name.into(), why));
+                }
                 if !(0..=255).contains(&int_or_zero(source, "lun")) {
                     let why = range_error(0, 255);
                     errors.push(FieldError::invalid(&child(path, "lun"), get(source, "lun"), &why));
+                }
+                if (flag(source, "chapAuthDiscovery") || flag(source, "chapAuthSession")) && !has(source, "secretRef") {
+                    errors.push(FieldError::required(&child(path, "secretRef"), ""));
                 }
             }
             "gcePersistentDisk" | "awsElasticBlockStore" => {
@@ -200,6 +209,58 @@ fn source(errors: &mut Errors, volume: &Value, path: &str, pod: &str) {
             }
             "flexVolume" => {
                 required(errors, source, path, "driver");
+                for (key, _) in super::super::util::members(source, "options") {
+                    let space = format!(".{}", key.split('/').next().unwrap_or_default().to_lowercase());
+                    if space.ends_with(".kubernetes.io") || space.ends_with(".k8s.io") {
+                        let (field, why) =
+                            (format!("{path}.options[{key}]"), "kubernetes.io and k8s.io namespaces are reserved");
+                        errors.push(FieldError::invalid(&field, &key.as_str().into(), why));
+                    }
+                }
+            }
+            "scaleIO" => {
+                for key in ["gateway", "system", "volumeName"] {
+                    required(errors, source, path, key);
+                }
+            }
+            "portworxVolume" => _ = required(errors, source, path, "volumeID"),
+            "photonPersistentDisk" => _ = required(errors, source, path, "pdID"),
+            "storageos" => {
+                let name = text(source, "volumeName");
+                if required(errors, source, path, "volumeName") {
+                    complain(errors, &child(path, "volumeName"), name, names::dns1123_label(name));
+                }
+                let namespace = text(source, "volumeNamespace");
+                if !namespace.is_empty() {
+                    complain(errors, &child(path, "volumeNamespace"), namespace, names::dns1123_label(namespace));
+                }
+                if has(source, "secretRef") && text(get(source, "secretRef"), "name").is_empty() {
+                    errors.push(FieldError::required(&format!("{path}.secretRef.name"), ""));
+                }
+            }
+            "flocker" => {
+                let (name, id) = (text(source, "datasetName"), text(source, "datasetUUID"));
+                if name.is_empty() && id.is_empty() {
+                    errors.push(FieldError::required(path, "one of datasetName and datasetUUID is required"));
+                }
+                if !name.is_empty() && !id.is_empty() {
+                    let why = "datasetName and datasetUUID can not be specified simultaneously";
+                    errors.push(FieldError::invalid(path, &"resource".into(), why));
+                }
+                if name.contains('/') {
+                    errors.push(FieldError::invalid(&child(path, "datasetName"), &name.into(), "must not contain '/'"));
+                }
+            }
+            "quobyte" => {
+                const WHY: &str = "must be a host:port pair or multiple pairs separated by commas";
+                let (registry, field) = (text(source, "registry"), child(path, "registry"));
+                if registry.is_empty() {
+                    errors.push(FieldError::required(&field, WHY));
+                }
+                for _ in registry.split(',').filter(|pair| !registry.is_empty() && pair.matches(':').count() != 1) {
+                    errors.push(FieldError::invalid(&field, &registry.into(), WHY));
+                }
+                required(errors, source, path, "volume");
             }
             _ => {}
         }
@@ -314,13 +375,11 @@ fn projected(errors: &mut Errors, volume: &Value, path: &str) {
             if let Some(why) = why {
                 errors.push(FieldError::invalid(&child(&token_path, "expirationSeconds"), &seconds.into(), why));
             }
-            if required(errors, token, &token_path, "path") {
-                unreserved_path(errors, text(token, "path"), &child(&token_path, "path"));
+            // upstream names the volume, not the source, in this path
+            if required(errors, token, path, "path") {
+                unreserved_path(errors, text(token, "path"), &child(path, "path"));
             }
             claim(errors, text(token, "path"), text(token, "path"));
-        }
-        for key in ["clusterTrustBundle", "podCertificate"] {
-            count += i32::from(has(source, key));
         }
         if count > 1 {
             errors.push(FieldError::forbidden(&source_path, "may not specify more than 1 volume type per source"));
@@ -347,6 +406,11 @@ fn ephemeral(errors: &mut Errors, volume: &Value, path: &str, pod: &str) {
     let metadata = get(template, "metadata");
     meta::labels(errors, metadata, &meta_path);
     meta::annotations(errors, metadata, &meta_path);
+    const OTHERS: [&str; 7] =
+        ["name", "generateName", "namespace", "uid", "resourceVersion", "ownerReferences", "finalizers"];
+    for key in OTHERS.into_iter().filter(|key| has(metadata, key) && get(metadata, key) != "") {
+        errors.push(FieldError::forbidden(&child(&meta_path, key), "cannot be set"));
+    }
     errors.extend(validate_claim_spec(get(template, "spec"), &child(&path, "spec")));
     if !pod.is_empty() {
         let claim = format!("{pod}-{}", text(volume, "name"));

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    super::util::{at, flag, get, int_or_zero, items, members, text},
-    object_age, or, root, since,
+    super::util::{at, flag, get, int, int_or_zero, items, members, text},
+    human_duration, object_age, or, root, since,
 };
 use crate::base::Object;
 
@@ -22,6 +22,33 @@ pub(in crate::kinds) fn config_map(object: &Object, now: Timestamp) -> Vec<Value
 pub(in crate::kinds) fn secret(object: &Object, now: Timestamp) -> Vec<Value> {
     let count = members(&root(object), "data").count();
     vec![object.name().into(), object.str_at(&["type"]).into(), count.into(), object_age(object, now)]
+}
+
+/// `CertificateSigningRequest`.
+pub(in crate::kinds) fn certificate_request(object: &Object, now: Timestamp) -> Vec<Value> {
+    let value = root(object);
+    let (spec, status) = (get(&value, "spec"), get(&value, "status"));
+    let has = |kind: &str| items(status, "conditions").iter().any(|condition| text(condition, "type") == kind);
+    let mut state = match (has("Denied"), has("Approved")) {
+        (true, _) => "Denied".to_owned(),
+        (false, true) => "Approved".to_owned(),
+        (false, false) => "Pending".to_owned(),
+    };
+    if has("Failed") {
+        state.push_str(",Failed");
+    }
+    if !text(status, "certificate").is_empty() {
+        state.push_str(",Issued");
+    }
+    let asked = int(spec, "expirationSeconds").map_or_else(|| "<none>".to_owned(), human_duration);
+    vec![
+        object.name().into(),
+        object_age(object, now),
+        or(text(spec, "signerName"), "<none>").into(),
+        text(spec, "username").into(),
+        asked.into(),
+        state.into(),
+    ]
 }
 
 /// `Namespace`.
@@ -56,6 +83,10 @@ pub(in crate::kinds) fn node(object: &Object, now: Timestamp) -> Vec<Value> {
         found.map_or("<none>", |address| text(address, "address")).to_owned()
     };
     let info = |key: &str| text(get(status, "nodeInfo"), key);
+    let mut kernel = or(info("kernelVersion"), "<unknown>").to_owned();
+    if !info("architecture").is_empty() {
+        kernel = format!("{kernel} ({})", info("architecture"));
+    }
     vec![
         object.name().into(),
         state.into(),
@@ -65,7 +96,7 @@ pub(in crate::kinds) fn node(object: &Object, now: Timestamp) -> Vec<Value> {
         address("InternalIP").into(),
         address("ExternalIP").into(),
         or(info("osImage"), "<unknown>").into(),
-        or(info("kernelVersion"), "<unknown>").into(),
+        kernel.into(),
         or(info("containerRuntimeVersion"), "<unknown>").into(),
     ]
 }

@@ -27,7 +27,7 @@ pub(in crate::kinds) fn claim(object: &Object, now: Timestamp) -> Vec<Value> {
     let (capacity, modes) = if volume.is_empty() {
         ("", String::new())
     } else {
-        (text(get(status, "capacity"), "storage"), access_modes(status))
+        (or(text(get(status, "capacity"), "storage"), "0"), access_modes(status))
     };
     vec![
         object.name().into(),

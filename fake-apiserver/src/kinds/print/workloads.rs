@@ -130,7 +130,7 @@ pub(in crate::kinds) fn cron_job(object: &Object, now: Timestamp) -> Vec<Value> 
         object.name().into(),
         text(spec, "schedule").into(),
         or(text(spec, "timeZone"), "<none>").into(),
-        flag(spec, "suspend").into(),
+        if flag(spec, "suspend") { "True" } else { "False" }.into(),
         items(status, "active").len().into(),
         if last.is_empty() { "<none>".into() } else { since(last, now).into() },
         object_age(object, now),

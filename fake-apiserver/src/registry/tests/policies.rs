@@ -8,12 +8,12 @@ use super::{Caller, DeleteOptions, ListOptions, MAPS, SPACES, Status, World};
 const POLICIES: (&str, &str, &str) = ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies");
 const BINDINGS: (&str, &str, &str) = ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings");
 
-fn rules(resources: &[&str]) -> Value {
+pub(super) fn rules(resources: &[&str]) -> Value {
     json!([{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": resources}])
 }
 
 /// A policy on config maps, bound under its own name.
-async fn guard(world: &World, name: &str, spec: Value, binding: Value) {
+pub(super) async fn guard(world: &World, name: &str, spec: Value, binding: Value) {
     let mut whole = json!({"matchConstraints": {"resourceRules": rules(&["configmaps"])}});
     merge(&mut whole, spec);
     world.create(POLICIES, "", json!({"metadata": {"name": name}, "spec": whole})).await.expect("the policy is sound");
@@ -22,7 +22,7 @@ async fn guard(world: &World, name: &str, spec: Value, binding: Value) {
     world.create(BINDINGS, "", json!({"metadata": {"name": name}, "spec": bound})).await.expect("so is the binding");
 }
 
-fn merge(target: &mut Value, source: Value) {
+pub(super) fn merge(target: &mut Value, source: Value) {
     crate::base::patch::merge(target, &source).expect("maps merge");
 }
 

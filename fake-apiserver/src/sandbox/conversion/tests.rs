@@ -46,6 +46,16 @@ fn what_was_converted_looks_like_what_go_encodes() {
     assert_eq!(back.at(&["spec", "replicas"]), Some(&json!(1)));
 }
 
+#[test]
+fn empty_names_are_said_where_the_go_type_of_the_version_says_them() {
+    let pool = object(OLDER, "SandboxWarmPool", json!({"spec": {"replicas": 1, "sandboxTemplateRef": {"name": ""}}}));
+    let newer = to(pool, "v1beta1");
+    assert_eq!(newer.at(&["spec", "sandboxTemplateRef"]), Some(&json!({"name": ""})));
+    assert_eq!(to(newer, "v1alpha1").at(&["spec", "sandboxTemplateRef"]), Some(&json!({})));
+    let claim = object(OLDER, "SandboxClaim", json!({"spec": {"sandboxTemplateRef": {"name": "t"}, "warmpool": ""}}));
+    assert_eq!(to(to(claim, "v1beta1"), "v1alpha1").at(&["spec", "warmpool"]), Some(&json!("")));
+}
+
 #[rstest]
 #[case::written_in_the_newer_version("Running", None, 1, Some(1))]
 #[case::written_in_the_newer_version_and_suspended("Suspended", None, 0, None)]

@@ -101,6 +101,21 @@ fn a_pod_in_step_is_not_patched() {
 }
 
 #[test]
+fn a_key_without_a_value_reaches_a_new_pod_but_is_never_added_to_one_that_exists() {
+    let sandbox = sandbox(json!({}), json!({"labels": {"tier": ""}, "annotations": {"note": ""}}));
+    let (labels, annotations) = for_new_pod(&sandbox);
+    assert_eq!((labels.get("tier"), annotations.get("note")), (Some(&String::new()), Some(&String::new())));
+    let old = pod(json!({NAME_HASH: "3551ffa0", "tier": "x"}), json!({}));
+    assert_eq!(
+        Value::from(sync(&old, &sandbox)),
+        json!({
+            "labels": {"tier": ""},
+            "annotations": {PROPAGATED_ANNOTATIONS: "note", PROPAGATED_LABELS: "tier"},
+        })
+    );
+}
+
+#[test]
 fn reserved_keys_that_an_older_controller_let_through_are_taken_back_but_not_the_hash() {
     let pod = pod(
         json!({NAME_HASH: "3551ffa0", "agents.x-k8s.io/claim-uid": "u"}),

@@ -19,12 +19,16 @@ use ::cel::{
     Context, Env, ExecutionError, Program, ResolveResult, Value as CelValue,
     common::{
         ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue},
-        types::{CelInt, CelString, DYN_TYPE, Type},
-        value::{StaticVal, Val},
+        types::{CelInt, CelList, CelString, DYN_TYPE, Type},
+        value::{CowVal, StaticVal, Val},
     },
 };
 
-use super::library::{Answer, Args, Registered};
+use super::{
+    comprehensions,
+    library::{Answer, Args, Registered},
+    patches,
+};
 use crate::base::limits;
 
 /// What cel-go says of a call that costs too much.
@@ -38,7 +42,11 @@ pub(super) const SPENT: &str =
 const ROUNDS: &str = "@rounds";
 const SIZE: &str = "@size";
 const GROWTH: &str = "@growth";
+const PRICE: &str = "@price";
 const METER: &str = "@meter";
+
+/// Steps that a question to the authorizer is worth.
+const CHECK: i64 = 350_000;
 
 /// How many levels of an expression cel-go goes down, at most.
 const DEPTH: usize = 250;
@@ -47,6 +55,7 @@ const DEPTH: usize = 250;
 pub(super) fn functions(env: &mut Env) -> Registered {
     env.add_overload(ROUNDS, ROUNDS, vec![DYN_TYPE, DYN_TYPE, DYN_TYPE], rounds)?;
     env.add_overload(SIZE, SIZE, vec![DYN_TYPE, DYN_TYPE], size)?;
+    env.add_overload(PRICE, PRICE, vec![DYN_TYPE, DYN_TYPE, DYN_TYPE], price)?;
     env.add_overload(GROWTH, GROWTH, vec![DYN_TYPE, DYN_TYPE, DYN_TYPE], growth)
 }
 
@@ -177,6 +186,8 @@ fn steps(expression: &mut IdedExpr) -> i64 {
 }
 
 fn meter(expression: &mut IdedExpr) {
+    comprehensions::lower(expression);
+    patches::lower(expression);
     parts(&mut expression.expr).into_iter().for_each(meter);
     let own = match &mut expression.expr {
         Expr::Comprehension(it) => {
@@ -197,6 +208,13 @@ fn meter(expression: &mut IdedExpr) {
                 **target = call(GROWTH, vec![text, replace.args[1].clone()]);
             }
             false
+        }
+        // Asking the authorizer has a price of its own (`cel/library/cost.go`): two questions an expression.
+        Expr::Call(check) if check.func_name == "check" && check.target.is_some() => {
+            let cost = IdedExpr { id: 0, expr: Expr::Literal(LiteralValue::Int(CelInt::from(CHECK))) };
+            let check = std::mem::take(expression);
+            *expression = call(PRICE, vec![check, cost]);
+            return;
         }
         _ => false,
     };
@@ -278,6 +296,19 @@ fn first<'b, 'v>(mut args: Args<'b, 'v>) -> Answer<'b, 'v> {
 fn rounds<'b, 'v>(mut args: Args<'b, 'v>) -> Answer<'b, 'v> {
     let once = args[1].as_ref().downcast_ref::<CelInt>().map_or(1, |once| *once.inner());
     let cost = length(args[0].as_ref()).saturating_mul(once.unsigned_abs());
+    take(&mut args, cost)?;
+    // A map's keys come in their order, so that what is made of them is the same each time.
+    match comprehensions::keys(args[0].as_ref()) {
+        Some(keys) => {
+            let keys: Vec<Box<dyn Val + 'v>> = keys.iter().map(|key| key.inner().clone_as_boxed()).collect();
+            Ok(CowVal::owned(CelList::from(keys)))
+        }
+        None => first(args),
+    }
+}
+
+fn price<'b, 'v>(mut args: Args<'b, 'v>) -> Answer<'b, 'v> {
+    let cost = args[1].as_ref().downcast_ref::<CelInt>().map_or(1, |cost| cost.inner().unsigned_abs());
     take(&mut args, cost)?;
     first(args)
 }

@@ -7,16 +7,20 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use ::cel::{
     ParseErrors, Program,
     common::{
-        ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators},
+        ast::{EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, StructExpr, operators},
         types::CelString,
         value::CowVal,
     },
 };
 
+use self::signatures::{GLOBAL, MEMBER, Signature, kind_of};
 use super::{
     super::{Node, Type},
-    values,
+    comprehensions::MAP_INSERT,
+    patches, values,
 };
+
+mod signatures;
 
 /// The type of an expression.
 #[derive(Clone, Debug)]
@@ -33,15 +37,23 @@ pub(super) enum Kind {
     Duration,
     Type,
     List(Box<Kind>),
-    Map(Box<Kind>),
+    /// Of keys and values.
+    Map(Box<(Kind, Kind)>),
     Object(Arc<Node>),
     /// A type with a name and members that no schema tells of.
     Struct(&'static str, Arc<BTreeMap<String, Kind>>),
     Optional(Box<Kind>),
     Own(&'static str),
+    /// What an expression of a mutation makes: `Object`, `Object.spec`, …, or `JSONPatch`.
+    Made(Arc<str>),
 }
 
 impl Kind {
+    /// A map of these values, by texts.
+    pub(super) fn texts_to(items: Self) -> Self {
+        Self::Map(Box::new((Self::Text, items)))
+    }
+
     pub(super) fn may_be_bool(&self) -> bool {
         matches!(self, Self::Bool | Self::Dyn)
     }
@@ -66,7 +78,7 @@ impl Kind {
             Some(Type::Boolean) => Self::Bool,
             Some(Type::Array) => Self::List(Box::new(node.items.as_ref().map_or(Self::Dyn, Self::of))),
             Some(Type::Object) => match &node.additional {
-                Some(child) => Self::Map(Box::new(Self::of(child))),
+                Some(child) => Self::texts_to(Self::of(child)),
                 None => Self::Object(Arc::clone(node)),
             },
             None => Self::Dyn,
@@ -77,15 +89,21 @@ impl Kind {
     fn fits(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Dyn, _) | (_, Self::Dyn) => true,
-            (Self::List(a), Self::List(b)) | (Self::Map(a), Self::Map(b)) | (Self::Optional(a), Self::Optional(b)) => {
-                a.fits(b)
-            }
+            (Self::List(a), Self::List(b)) | (Self::Optional(a), Self::Optional(b)) => a.fits(b),
+            (Self::Map(a), Self::Map(b)) => a.0.fits(&b.0) && a.1.fits(&b.1),
             (Self::Own(a), Self::Own(b)) => a == b,
+            (Self::Made(a), Self::Made(b)) => a == b,
             // null goes with what may be absent
             (Self::Null, other) | (other, Self::Null) => {
                 matches!(
                     other,
-                    Self::Null | Self::Object(_) | Self::Struct(..) | Self::Timestamp | Self::Duration | Self::Own(_)
+                    Self::Null
+                        | Self::Object(_)
+                        | Self::Struct(..)
+                        | Self::Timestamp
+                        | Self::Duration
+                        | Self::Own(_)
+                        | Self::Made(_)
                 )
             }
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
@@ -101,7 +119,7 @@ impl Kind {
         match (self, other) {
             (Self::Dyn, other) => other,
             (Self::List(a), Self::List(b)) => Self::List(Box::new(a.join(*b))),
-            (Self::Map(a), Self::Map(b)) => Self::Map(Box::new(a.join(*b))),
+            (Self::Map(a), Self::Map(b)) => Self::Map(Box::new((a.0.join(b.0), a.1.join(b.1)))),
             (this, _) => this,
         }
     }
@@ -118,260 +136,16 @@ impl fmt::Display for Kind {
             Self::Double => f.write_str("double"),
             Self::Text => f.write_str("string"),
             Self::Bytes => f.write_str("bytes"),
-            Self::Timestamp => f.write_str("google.protobuf.Timestamp"),
-            Self::Duration => f.write_str("google.protobuf.Duration"),
+            Self::Timestamp => f.write_str("timestamp"),
+            Self::Duration => f.write_str("duration"),
             Self::Type => f.write_str("type(dyn)"),
             Self::List(items) => write!(f, "list({items})"),
-            Self::Map(items) => write!(f, "map(string, {items})"),
+            Self::Map(items) => write!(f, "map({}, {})", items.0, items.1),
             Self::Object(_) => f.write_str("object"),
             Self::Optional(inner) => write!(f, "optional_type({inner})"),
             Self::Own(name) | Self::Struct(name, _) => f.write_str(name),
+            Self::Made(name) => f.write_str(name),
         }
-    }
-}
-
-/// A type in a signature: `s` text, `i` int, `d` double, `b` bool, `x` bytes, `t` timestamp, `u` duration, `y` type,
-/// `l` list, `L` list of texts, `I` list of ints, `m` map, `o` optional, `*` any, `e` what the list or optional holds,
-/// `=` the same as the receiver, `R` url, `P` ip, `C` cidr, `Q` quantity, `V` semver, `F` format,
-/// `N` optional format, `O` optional list of texts.
-type Signature = (&'static str, &'static str, char);
-
-/// Functions: name, arguments, result.
-const GLOBAL: &[Signature] = &[
-    ("size", "s", 'i'),
-    ("size", "x", 'i'),
-    ("size", "l", 'i'),
-    ("size", "m", 'i'),
-    ("string", "s", 's'),
-    ("string", "i", 's'),
-    ("string", "d", 's'),
-    ("string", "b", 's'),
-    ("string", "x", 's'),
-    ("string", "t", 's'),
-    ("string", "u", 's'),
-    ("string", "P", 's'),
-    ("string", "C", 's'),
-    ("string", "n", 's'),
-    ("int", "i", 'i'),
-    ("int", "d", 'i'),
-    ("int", "s", 'i'),
-    ("int", "t", 'i'),
-    ("int", "n", 'i'),
-    ("uint", "i", 'n'),
-    ("uint", "d", 'n'),
-    ("uint", "s", 'n'),
-    ("uint", "n", 'n'),
-    ("double", "d", 'd'),
-    ("double", "i", 'd'),
-    ("double", "s", 'd'),
-    ("double", "n", 'd'),
-    ("bool", "b", 'b'),
-    ("bool", "s", 'b'),
-    ("bytes", "x", 'x'),
-    ("bytes", "s", 'x'),
-    ("duration", "s", 'u'),
-    ("duration", "u", 'u'),
-    ("timestamp", "s", 't'),
-    ("timestamp", "t", 't'),
-    ("timestamp", "i", 't'),
-    ("type", "*", 'y'),
-    ("dyn", "*", '*'),
-    ("matches", "ss", 'b'),
-    ("isURL", "s", 'b'),
-    ("url", "s", 'R'),
-    ("isIP", "s", 'b'),
-    ("ip", "s", 'P'),
-    ("ip.isCanonical", "s", 'b'),
-    ("isCIDR", "s", 'b'),
-    ("cidr", "s", 'C'),
-    ("isQuantity", "s", 'b'),
-    ("quantity", "s", 'Q'),
-    ("isSemver", "s", 'b'),
-    ("isSemver", "sb", 'b'),
-    ("semver", "s", 'V'),
-    ("semver", "sb", 'V'),
-    ("optional.of", "*", 'o'),
-    ("optional.ofNonZeroValue", "*", 'o'),
-    ("optional.none", "", 'o'),
-    ("sets.contains", "ll", 'b'),
-    ("sets.equivalent", "ll", 'b'),
-    ("sets.intersects", "ll", 'b'),
-    ("lists.range", "i", 'I'),
-    ("format.named", "s", 'N'),
-    ("format.dns1123Label", "", 'F'),
-    ("format.dns1123Subdomain", "", 'F'),
-    ("format.dns1035Label", "", 'F'),
-    ("format.qualifiedName", "", 'F'),
-    ("format.dns1123LabelPrefix", "", 'F'),
-    ("format.dns1123SubdomainPrefix", "", 'F'),
-    ("format.dns1035LabelPrefix", "", 'F'),
-    ("format.labelValue", "", 'F'),
-    ("format.uri", "", 'F'),
-    ("format.uuid", "", 'F'),
-    ("format.byte", "", 'F'),
-    ("format.date", "", 'F'),
-    ("format.datetime", "", 'F'),
-    ("strings.quote", "s", 's'),
-];
-
-/// Methods: name, receiver and arguments, result.
-const MEMBER: &[Signature] = &[
-    ("size", "s", 'i'),
-    ("size", "x", 'i'),
-    ("size", "l", 'i'),
-    ("size", "m", 'i'),
-    ("contains", "ss", 'b'),
-    ("startsWith", "ss", 'b'),
-    ("endsWith", "ss", 'b'),
-    ("matches", "ss", 'b'),
-    ("charAt", "si", 's'),
-    ("indexOf", "ss", 'i'),
-    ("indexOf", "ssi", 'i'),
-    ("indexOf", "l*", 'i'),
-    ("lastIndexOf", "ss", 'i'),
-    ("lastIndexOf", "ssi", 'i'),
-    ("lastIndexOf", "l*", 'i'),
-    ("lowerAscii", "s", 's'),
-    ("upperAscii", "s", 's'),
-    ("replace", "sss", 's'),
-    ("replace", "sssi", 's'),
-    ("split", "ss", 'L'),
-    ("split", "ssi", 'L'),
-    ("substring", "si", 's'),
-    ("substring", "sii", 's'),
-    ("trim", "s", 's'),
-    ("join", "l", 's'),
-    ("join", "ls", 's'),
-    ("format", "sl", 's'),
-    ("find", "ss", 's'),
-    ("findAll", "ss", 'L'),
-    ("findAll", "ssi", 'L'),
-    ("isSorted", "l", 'b'),
-    ("min", "l", 'e'),
-    ("max", "l", 'e'),
-    ("sum", "l", 'e'),
-    ("slice", "lii", '='),
-    ("flatten", "l", '*'),
-    ("flatten", "li", '*'),
-    ("distinct", "l", '='),
-    ("reverse", "l", '='),
-    ("sort", "l", '='),
-    ("@sortByAssociatedKeys", "ll", '='),
-    ("getFullYear", "t", 'i'),
-    ("getFullYear", "ts", 'i'),
-    ("getMonth", "t", 'i'),
-    ("getMonth", "ts", 'i'),
-    ("getDate", "t", 'i'),
-    ("getDate", "ts", 'i'),
-    ("getDayOfMonth", "t", 'i'),
-    ("getDayOfMonth", "ts", 'i'),
-    ("getDayOfWeek", "t", 'i'),
-    ("getDayOfWeek", "ts", 'i'),
-    ("getDayOfYear", "t", 'i'),
-    ("getDayOfYear", "ts", 'i'),
-    ("getHours", "t", 'i'),
-    ("getHours", "ts", 'i'),
-    ("getHours", "u", 'i'),
-    ("getMinutes", "t", 'i'),
-    ("getMinutes", "ts", 'i'),
-    ("getMinutes", "u", 'i'),
-    ("getSeconds", "t", 'i'),
-    ("getSeconds", "ts", 'i'),
-    ("getSeconds", "u", 'i'),
-    ("getMilliseconds", "t", 'i'),
-    ("getMilliseconds", "ts", 'i'),
-    ("getMilliseconds", "u", 'i'),
-    ("value", "o", 'e'),
-    ("hasValue", "o", 'b'),
-    ("orValue", "o*", 'e'),
-    ("or", "oo", '='),
-    ("getScheme", "R", 's'),
-    ("getHost", "R", 's'),
-    ("getHostname", "R", 's'),
-    ("getPort", "R", 's'),
-    ("getEscapedPath", "R", 's'),
-    ("getQuery", "R", 'm'),
-    ("family", "P", 'i'),
-    ("isUnspecified", "P", 'b'),
-    ("isLoopback", "P", 'b'),
-    ("isLinkLocalMulticast", "P", 'b'),
-    ("isLinkLocalUnicast", "P", 'b'),
-    ("isGlobalUnicast", "P", 'b'),
-    ("containsIP", "CP", 'b'),
-    ("containsIP", "Cs", 'b'),
-    ("containsCIDR", "CC", 'b'),
-    ("containsCIDR", "Cs", 'b'),
-    ("ip", "C", 'P'),
-    ("masked", "C", 'C'),
-    ("prefixLength", "C", 'i'),
-    ("isInteger", "Q", 'b'),
-    ("asInteger", "Q", 'i'),
-    ("sign", "Q", 'i'),
-    ("add", "QQ", 'Q'),
-    ("add", "Qi", 'Q'),
-    ("sub", "QQ", 'Q'),
-    ("sub", "Qi", 'Q'),
-    ("isLessThan", "QQ", 'b'),
-    ("isGreaterThan", "QQ", 'b'),
-    ("compareTo", "QQ", 'i'),
-    ("isLessThan", "VV", 'b'),
-    ("isGreaterThan", "VV", 'b'),
-    ("compareTo", "VV", 'i'),
-    ("validate", "Fs", 'O'),
-    ("major", "V", 'i'),
-    ("minor", "V", 'i'),
-    ("patch", "V", 'i'),
-    // What only admission policies have values for: rules know the names.
-    ("path", "As", 'A'),
-    ("group", "As", 'A'),
-    ("serviceAccount", "Ass", 'A'),
-    ("resource", "As", 'A'),
-    ("subresource", "As", 'A'),
-    ("namespace", "As", 'A'),
-    ("name", "As", 'A'),
-    ("check", "As", 'A'),
-    ("fieldSelector", "As", 'A'),
-    ("labelSelector", "As", 'A'),
-    ("allowed", "A", 'b'),
-    ("reason", "A", 's'),
-    ("errored", "A", 'b'),
-    ("error", "A", 's'),
-];
-
-const OWN: [(char, &str); 7] = [
-    ('A', "kubernetes.authorization.Authorizer"),
-    ('R', "kubernetes.URL"),
-    ('P', "net.IP"),
-    ('C', "net.CIDR"),
-    ('Q', "kubernetes.Quantity"),
-    ('V', "kubernetes.Semver"),
-    ('F', "kubernetes.NamedFormat"),
-];
-
-fn kind_of(letter: char, receiver: Option<&Kind>) -> Kind {
-    match letter {
-        's' => Kind::Text,
-        'i' => Kind::Int,
-        'n' => Kind::Uint,
-        'd' => Kind::Double,
-        'b' => Kind::Bool,
-        'x' => Kind::Bytes,
-        't' => Kind::Timestamp,
-        'u' => Kind::Duration,
-        'y' => Kind::Type,
-        'l' => Kind::List(Box::new(Kind::Dyn)),
-        'L' => Kind::List(Box::new(Kind::Text)),
-        'I' => Kind::List(Box::new(Kind::Int)),
-        'N' => Kind::Optional(Box::new(Kind::Own("kubernetes.NamedFormat"))),
-        'O' => Kind::Optional(Box::new(Kind::List(Box::new(Kind::Text)))),
-        'm' => Kind::Map(Box::new(Kind::Dyn)),
-        'o' => Kind::Optional(Box::new(receiver.cloned().unwrap_or(Kind::Dyn))),
-        '=' => receiver.cloned().unwrap_or(Kind::Dyn),
-        'e' => match receiver {
-            Some(Kind::List(inner) | Kind::Optional(inner)) => (**inner).clone(),
-            _ => Kind::Dyn,
-        },
-        other => OWN.iter().find(|(letter, _)| *letter == other).map_or(Kind::Dyn, |(_, name)| Kind::Own(name)),
     }
 }
 
@@ -390,7 +164,12 @@ pub(super) fn syntax_error(source: &str, errors: &ParseErrors) -> String {
 
 fn show(source: &str, line: usize, column: usize, text: &str) -> String {
     let snippet = source.lines().nth(line - 1).unwrap_or_default();
-    format!("ERROR: <input>:{line}:{column}: {text}\n | {snippet}\n | {}^", ".".repeat(column - 1))
+    // what is wide in the text is wide below it
+    let mark = |c: Option<char>, narrow, wide| if c.is_some_and(|c| !c.is_ascii()) { wide } else { narrow };
+    let mut shown = snippet.chars();
+    let dots: String = (1..column).map(|_| mark(shown.next(), '.', '\u{ff0e}')).collect();
+    let here = mark(shown.next(), '^', '\u{ff3e}');
+    format!("ERROR: <input>:{line}:{column}: {text}\n | {snippet}\n | {dots}{here}")
 }
 
 /// What a check found.
@@ -411,6 +190,16 @@ pub(super) fn check(program: &Program, source: &str, node: &Arc<Node>, optional_
 
 /// Checks an expression in which these names are known.
 pub(super) fn check_names(program: &Program, source: &str, scope: Vec<(String, Kind)>) -> Result<Checked, String> {
+    check_scope(program, source, scope, false)
+}
+
+/// As [`check_names`]; `makes` where it may make what a mutation is made of.
+pub(super) fn check_scope(
+    program: &Program,
+    source: &str,
+    scope: Vec<(String, Kind)>,
+    makes: bool,
+) -> Result<Checked, String> {
     let mut checker = Checker {
         program,
         source,
@@ -419,6 +208,7 @@ pub(super) fn check_names(program: &Program, source: &str, scope: Vec<(String, K
         kinds: BTreeMap::new(),
         literals: Vec::new(),
         formats: 0,
+        makes,
     };
     let kind = checker.kind(program.expression());
     if checker.errors.is_empty() {
@@ -444,6 +234,8 @@ struct Checker<'a> {
     literals: Vec<(u64, String)>,
     /// Calls of `format` around this place.
     formats: usize,
+    /// Whether objects and patches may be made.
+    makes: bool,
 }
 
 impl Checker<'_> {
@@ -490,9 +282,12 @@ impl Checker<'_> {
                         items = Some(self.same_kind(items, &entry.value));
                     }
                 }
-                Kind::Map(Box::new(items.unwrap_or(Kind::Dyn)))
+                Kind::Map(Box::new((keys.unwrap_or(Kind::Dyn), items.unwrap_or(Kind::Dyn))))
             }
             Expr::Select(select) => {
+                if let Some(kind) = self.qualified(select) {
+                    return kind;
+                }
                 let operand = self.kind(&select.operand);
                 let member = self.member(id, &operand, &select.field);
                 if select.test { Kind::Bool } else { member }
@@ -501,7 +296,7 @@ impl Checker<'_> {
                 let range = self.kind(&loops.iter_range);
                 let item = match &range {
                     Kind::List(items) => (**items).clone(),
-                    Kind::Map(_) => Kind::Text,
+                    Kind::Map(items) => items.0.clone(),
                     Kind::Dyn => Kind::Dyn,
                     other => {
                         let text = format!(
@@ -517,7 +312,7 @@ impl Checker<'_> {
                     Some(second) => {
                         let (first_kind, second_kind) = match &range {
                             Kind::List(items) => (Kind::Int, (**items).clone()),
-                            Kind::Map(items) => (Kind::Text, (**items).clone()),
+                            Kind::Map(items) => (**items).clone(),
                             _ => (Kind::Dyn, Kind::Dyn),
                         };
                         self.scope.push((loops.iter_var.clone(), first_kind));
@@ -537,8 +332,44 @@ impl Checker<'_> {
                 Some(target) => self.method(id, &call.func_name, target, &call.args),
                 None => self.function(id, &call.func_name, &call.args),
             },
-            Expr::Struct(_) | Expr::Unspecified => Kind::Dyn,
+            Expr::Struct(made) => self.made(id, made),
+            Expr::Unspecified => Kind::Dyn,
         }
+    }
+
+    /// A name with a dot in it that stands for a variable (`authorizer.requestResource`).
+    fn qualified(&self, select: &SelectExpr) -> Option<Kind> {
+        let Expr::Ident(first) = &select.operand.expr else { return None };
+        let name = format!("{first}.{}", select.field);
+        self.scope.iter().rev().find(|(known, _)| *known == name).map(|(_, kind)| kind.clone())
+    }
+
+    fn made(&mut self, id: u64, made: &StructExpr) -> Kind {
+        let fields: Vec<_> = made
+            .entries
+            .iter()
+            .filter_map(|entry| match &entry.expr {
+                EntryExpr::StructField(field) => Some((entry.id, field)),
+                EntryExpr::MapEntry(_) => None,
+            })
+            .collect();
+        let known = self.makes && patches::is_type(&made.type_name);
+        for (id, field) in fields {
+            let kind = self.kind(&field.value);
+            match patches::member(&made.type_name, &field.field).filter(|_| known) {
+                None if known => drop(self.fail(id, &format!("undefined field '{}'", field.field))),
+                Some(wanted) if !wanted.fits(&kind) => {
+                    let text =
+                        format!("expected type of field '{}' is '{wanted}' but provided type is '{kind}'", field.field);
+                    self.fail(id, &text);
+                }
+                Some(_) | None => {}
+            }
+        }
+        if !known {
+            return self.fail(id, &format!("undeclared reference to '{}' (in container '')", made.type_name));
+        }
+        Kind::Made(made.type_name.as_str().into())
     }
 
     /// The kind of a literal's next part, which has to be that of those before it.
@@ -613,9 +444,17 @@ impl Checker<'_> {
                 Some(kind) => kind.clone(),
                 None => self.fail(id, &format!("undefined field '{name}'")),
             },
-            Kind::Map(items) => (**items).clone(),
+            Kind::Map(items) => items.1.clone(),
+            Kind::Made(kind) => match patches::member(kind, name) {
+                Some(kind) => kind,
+                None => self.fail(id, &format!("undefined field '{name}'")),
+            },
             Kind::Optional(inner) => Kind::Optional(Box::new(self.member(id, inner, name))),
             Kind::Dyn => Kind::Dyn,
+            // addresses are opaque to cel-go; the others are objects, whose fields it looks up in vain
+            Kind::Own(name) if !name.starts_with("net.") => {
+                self.fail(id, &format!("unexpected failed resolution of '{name}'"))
+            }
             other => self.fail(id, &format!("type '{other}' does not support field selection")),
         }
     }
@@ -623,7 +462,8 @@ impl Checker<'_> {
     fn method(&mut self, id: u64, name: &str, target: &IdedExpr, args: &[IdedExpr]) -> Kind {
         if let Expr::Ident(namespace) = &target.expr {
             let full = format!("{namespace}.{name}");
-            if GLOBAL.iter().any(|(known, ..)| *known == full) {
+            let patches = full == patches::ESCAPE && !self.makes;
+            if !patches && GLOBAL.iter().any(|(known, ..)| *known == full) {
                 let kinds: Vec<Kind> = args.iter().map(|arg| self.kind(arg)).collect();
                 return self.overload(id, &full, GLOBAL, &kinds, false);
             }
@@ -703,13 +543,14 @@ impl Checker<'_> {
             }
             (operators::IN, [item, list]) => match list {
                 Kind::List(items) if !items.fits(item) => self.no_overload(id, name, &kinds, false),
+                Kind::Map(items) if !items.0.fits(item) => self.no_overload(id, name, &kinds, false),
                 Kind::List(_) | Kind::Map(_) | Kind::Dyn => Kind::Bool,
                 _ => self.no_overload(id, name, &kinds, false),
             },
             (operators::INDEX | operators::OPT_INDEX, [list, index]) => {
                 let item = match (&*list, &*index) {
-                    (Kind::List(items), Kind::Int | Kind::Uint | Kind::Dyn)
-                    | (Kind::Map(items), Kind::Text | Kind::Dyn) => (**items).clone(),
+                    (Kind::List(items), Kind::Int | Kind::Uint | Kind::Dyn) => (**items).clone(),
+                    (Kind::Map(items), key) if items.0.fits(key) => items.1.clone(),
                     (Kind::Dyn | Kind::Optional(_), _) => Kind::Dyn,
                     _ => return self.no_overload(id, name, &kinds, false),
                 };
@@ -726,6 +567,11 @@ impl Checker<'_> {
                     other => Kind::Optional(Box::new(other)),
                 }
             }
+            (MAP_INSERT, [_, key, item]) => Kind::Map(Box::new((key.clone(), item.clone()))),
+            (MAP_INSERT, [before, entry]) => {
+                let entry = entry.clone();
+                if before.fits(&entry) { before.clone().join(entry) } else { self.no_overload(id, name, &kinds, false) }
+            }
             _ if name.starts_with('@') => Kind::Dyn,
             _ => {
                 self.literal(name, if name == "matches" { args.get(1) } else { args.first() });
@@ -737,7 +583,8 @@ impl Checker<'_> {
     fn arithmetic(&mut self, id: u64, name: &str, kinds: &[Kind]) -> Kind {
         let same = kinds.windows(2).all(|pair| pair[0].fits(&pair[1]));
         let numbers = kinds.iter().all(|kind| kind.is_number() || matches!(kind, Kind::Dyn));
-        if same && numbers {
+        let has_remainder = name != operators::MODULO || !kinds.iter().any(|kind| matches!(kind, Kind::Double));
+        if same && numbers && has_remainder {
             return kinds.iter().cloned().reduce(Kind::join).unwrap_or(Kind::Dyn);
         }
         self.no_overload(id, name, kinds, false)

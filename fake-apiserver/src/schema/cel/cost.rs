@@ -593,7 +593,7 @@ impl Coster<'_> {
                     None => size(target).by(TEXT),
                 })
             }
-            ("url", None, [text]) => Some((size(text).by(TEXT), Some(size(text)))),
+            ("url" | "jsonpatch.escapeKey", None, [text]) => Some((size(text).by(TEXT), Some(size(text)))),
             ("lowerAscii" | "upperAscii" | "substring" | "trim", Some(text), _) => {
                 Some((size(text).by(TEXT), Some(size(text))))
             }

@@ -21,9 +21,16 @@ use serde_json::Value;
 
 use super::{
     ENV,
+    authorizer::{Asker, Named},
     budget::{self, Budget, Metered},
     check::{self, Kind},
-    deep, go_error, values,
+    deep, go_error,
+    patches::{self, Made},
+    values,
+};
+use crate::base::{
+    User,
+    access::{Authorize, Place},
 };
 
 /// How many compiled expressions are kept; beyond, all are forgotten and compiled anew when needed.
@@ -34,10 +41,14 @@ const KEPT: usize = 4096;
 pub enum Wanted {
     /// A bool.
     Bool,
-    /// A text.
-    Text,
+    /// A text: a message, which may not ask the authorizer.
+    Message,
     /// A text, or null for none.
     TextOrNull,
+    /// An object to merge.
+    Object,
+    /// A list of patches.
+    Patches,
 }
 
 /// What expressions may name, when they are checked.
@@ -59,7 +70,7 @@ fn request() -> Kind {
     let resource = named("kubernetes.GroupVersionResource", "resource");
     let user = structure(
         "kubernetes.UserInfo",
-        &[("username", Kind::Text), ("uid", Kind::Text), ("groups", texts()), ("extra", Kind::Map(Box::new(texts())))],
+        &[("username", Kind::Text), ("uid", Kind::Text), ("groups", texts()), ("extra", Kind::texts_to(texts()))],
     );
     structure(
         "kubernetes.AdmissionRequest",
@@ -83,7 +94,7 @@ fn request() -> Kind {
 /// Upstream's `BuildNamespaceType`; `UID` is its spelling.
 fn namespace() -> Kind {
     let texts = || Kind::List(Box::new(Kind::Text));
-    let labels = || Kind::Map(Box::new(Kind::Text));
+    let labels = || Kind::texts_to(Kind::Text);
     let metadata = structure(
         "kubernetes.NamespaceMetadata",
         &[
@@ -123,7 +134,7 @@ fn namespace() -> Kind {
 }
 
 impl Scope {
-    /// `object`, `oldObject`, `request`, `namespaceObject`, and `params` where the policy has a kind of those.
+    /// `object`, `oldObject`, `request`, `namespaceObject`, `authorizer`, and `params` where the policy has a kind of those.
     pub fn new(params: bool) -> Self {
         static REQUEST: LazyLock<Kind> = LazyLock::new(request);
         static NAMESPACE: LazyLock<Kind> = LazyLock::new(namespace);
@@ -144,7 +155,7 @@ impl Scope {
     /// # Errors
     /// What is wrong with the expression; the variable is declared all the same.
     pub fn declare(&mut self, name: &str, source: &str) -> Result<(), String> {
-        let checked = self.kind(source);
+        let checked = self.kind(source, true, false);
         let kind = checked.clone().unwrap_or(Kind::Dyn);
         self.variables.get_or_insert_default().insert(name.to_owned(), kind);
         checked.map(|_| ())
@@ -155,26 +166,38 @@ impl Scope {
     /// # Errors
     /// Upstream's text: `compilation failed: …`, `must evaluate to bool but got …`.
     pub fn check(&self, source: &str, wanted: Wanted) -> Result<(), String> {
-        let kind = self.kind(source)?;
+        let makes = matches!(wanted, Wanted::Object | Wanted::Patches);
+        let kind = self.kind(source, wanted != Wanted::Message, makes)?;
         let shown = if matches!(kind, Kind::Null) { "null_type".to_owned() } else { kind.to_string() };
         match (wanted, &kind) {
             (Wanted::Bool, Kind::Bool)
-            | (Wanted::Text | Wanted::TextOrNull, Kind::Text)
+            | (Wanted::Message | Wanted::TextOrNull, Kind::Text)
             | (Wanted::TextOrNull, Kind::Null) => Ok(()),
+            (Wanted::Object, Kind::Made(name)) if **name == *"Object" => Ok(()),
+            (Wanted::Patches, Kind::List(items)) if matches!(&**items, Kind::Made(name) if **name == *"JSONPatch") => {
+                Ok(())
+            }
             (Wanted::Bool, _) => Err(format!("must evaluate to bool but got {shown}")),
-            (Wanted::Text, _) => Err(format!("must evaluate to string but got {shown}")),
+            (Wanted::Message, _) => Err(format!("must evaluate to string but got {shown}")),
             (Wanted::TextOrNull, _) => Err(format!("must evaluate to one of [string null_type] but got {shown}")),
+            (Wanted::Object, _) => Err(format!("must evaluate to Object but got {shown}")),
+            (Wanted::Patches, _) => Err(format!("must evaluate to list(JSONPatch) but got {shown}")),
         }
     }
 
-    fn kind(&self, source: &str) -> Result<Kind, String> {
+    fn kind(&self, source: &str, asks: bool, makes: bool) -> Result<Kind, String> {
         let program = compile(source)?;
         let mut names = self.names.clone();
         if let Some(variables) = &self.variables {
             let members = Arc::new(variables.clone());
             names.push(("variables".to_owned(), Kind::Struct("kubernetes.variables", members)));
         }
-        let checked = deep::with_stack(source, || check::check_names(&program.program, source, names));
+        if asks {
+            names.push(("authorizer".to_owned(), Kind::Own("kubernetes.authorization.Authorizer")));
+            let check = Kind::Own("kubernetes.authorization.ResourceCheck");
+            names.push(("authorizer.requestResource".to_owned(), check));
+        }
+        let checked = deep::with_stack(source, || check::check_scope(&program.program, source, names, makes));
         checked.map(|checked| checked.kind).map_err(|text| format!("compilation failed: {text}"))
     }
 }
@@ -242,6 +265,19 @@ impl Bindings {
         Self { context, variables: BTreeMap::new(), budget }
     }
 
+    /// Lets expressions ask what a user may do, who sends a request about a resource.
+    pub fn authorizer(&mut self, authorize: Authorize, user: User, request: Place<'_>) {
+        let Place { group, resource, subresource, namespace, name } = request;
+        let named = Named {
+            group: group.into(),
+            resource: resource.into(),
+            subresource: subresource.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        self.context.add_variable_as_val("authorizer", Box::new(Asker::new(authorize, user, named)));
+    }
+
     /// Evaluates a variable, for the expressions that come after it. Upstream does so when the variable is first asked
     /// for: as expressions change nothing, only an error could tell, and that shows where the variable is asked for.
     pub fn define(&mut self, name: &str, source: &str) {
@@ -298,19 +334,47 @@ impl Bindings {
     /// # Errors
     /// Upstream's text: `expression '…' resulted in error: no such key: …`.
     pub fn evaluate(&self, source: &str) -> Result<Answer, String> {
-        let program = compile(source).map_err(|why| format!("compilation error: {why}"))?;
-        deep::with_stack(source, || match program.metered.run(&self.context, &self.budget) {
-            Ok(CelValue::Bool(flag)) => Ok(Answer::Bool(flag)),
-            Ok(CelValue::String(text)) => Ok(Answer::Text(text.to_string())),
-            Ok(CelValue::Null) => Ok(Answer::Null),
-            Ok(_) => Ok(Answer::Other),
-            Err(error) => {
-                let text = self.text_of(program.program.expression(), &error);
-                if text == budget::SPENT {
-                    return Err(text);
-                }
-                Err(format!("expression '{source}' resulted in error: {text}"))
+        self.run(source, |program| match program.metered.run(&self.context, &self.budget)? {
+            CelValue::Bool(flag) => Ok(Answer::Bool(flag)),
+            CelValue::String(text) => Ok(Answer::Text(text.to_string())),
+            CelValue::Null => Ok(Answer::Null),
+            _ => Ok(Answer::Other),
+        })
+    }
+
+    /// Evaluates an expression that makes an object to merge.
+    ///
+    /// # Errors
+    /// As [`Self::evaluate`]; `type mismatch: …` where an object in it has another type than its place.
+    pub fn make_object(&self, source: &str) -> Result<Value, String> {
+        let value = self.run(source, |program| program.metered.run_kept(&self.context, &self.budget))?;
+        match value.downcast_ref::<Made>() {
+            Some(made) => made.clone().object(),
+            None => {
+                let got = value.get_type().name();
+                Err(format!("unsupported return type from ApplyConfiguration expression: {got}"))
             }
+        }
+    }
+
+    /// Evaluates an expression that makes the operations of a JSON patch.
+    ///
+    /// # Errors
+    /// As [`Self::make_object`].
+    pub fn make_operations(&self, source: &str) -> Result<Vec<Value>, String> {
+        let value = self.run(source, |program| program.metered.run_kept(&self.context, &self.budget))?;
+        patches::operations(value.as_ref())
+    }
+
+    fn run<T: Send>(
+        &self,
+        source: &str,
+        work: impl FnOnce(&Compiled) -> Result<T, ExecutionError> + Send,
+    ) -> Result<T, String> {
+        let program = compile(source).map_err(|why| format!("compilation error: {why}"))?;
+        deep::with_stack(source, || work(&program)).map_err(|error| {
+            let text = self.text_of(program.program.expression(), &error);
+            if text == budget::SPENT { text } else { format!("expression '{source}' resulted in error: {text}") }
         })
     }
 }

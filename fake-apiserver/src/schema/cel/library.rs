@@ -5,14 +5,14 @@ use std::{any::Any, cmp::Ordering, net::IpAddr};
 use ::cel::{
     Env, ExecutionError, add_member_overload, add_overload,
     common::{
-        types::{CelBool, CelInt, CelList, CelString, DYN_TYPE, LIST_TYPE, Type},
+        types::{CelBool, CelDouble, CelInt, CelList, CelOptional, CelString, DYN_TYPE, LIST_TYPE, Type},
         value::{CowVal, StaticVal, Val},
     },
     extensions,
 };
 use regex::Regex;
 
-use super::budget;
+use super::{authorizer, budget, comprehensions, patches};
 use crate::base::{quantity::Quantity, status::go_quote};
 
 /// The environment of all rules.
@@ -29,6 +29,10 @@ pub(super) fn environment() -> Env {
         env.add_extension(quantities),
         env.add_extension(semver::functions),
         env.add_extension(named_formats::functions),
+        env.add_extension(optionals),
+        env.add_extension(authorizer::functions),
+        env.add_extension(comprehensions::functions),
+        env.add_extension(patches::functions),
         env.add_extension(budget::functions),
     ];
     debug_assert!(registered.iter().all(Result::is_ok), "each function is declared once: {registered:?}");
@@ -39,7 +43,7 @@ pub(super) type Registered = Result<(), ::cel::DeclarationError>;
 pub(super) type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
 pub(super) type Answer<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
-fn fail<T>(function: &str, message: impl ToString) -> Result<T, ExecutionError> {
+pub(super) fn fail<T>(function: &str, message: impl ToString) -> Result<T, ExecutionError> {
     Err(ExecutionError::function_error(function, message))
 }
 
@@ -125,7 +129,7 @@ fn regexes(env: &mut Env) -> Registered {
 
 // Lists
 
-fn elements<'v>(list: &(dyn Val + 'v)) -> Vec<Box<dyn Val + 'v>> {
+pub(super) fn elements<'v>(list: &(dyn Val + 'v)) -> Vec<Box<dyn Val + 'v>> {
     let mut out = Vec::new();
     if let Some(list) = list.as_iterable() {
         let mut items = list.iter();
@@ -213,6 +217,36 @@ fn lists(env: &mut Env) -> Registered {
     env.add_member_overload("sum", "list_sum", LIST_TYPE, vec![], sum)?;
     env.add_member_overload("indexOf", "list_index_of", LIST_TYPE, vec![DYN_TYPE], index_of)?;
     env.add_member_overload("lastIndexOf", "list_last_index_of", LIST_TYPE, vec![DYN_TYPE], last_index_of)
+}
+
+// Optionals: version 2 of cel-go's library (`cel/library.go`).
+
+fn optional<'b, 'v>(item: Option<Box<dyn Val + 'v>>) -> CowVal<'b, 'v> {
+    CowVal::owned(item.map_or_else(CelOptional::none, CelOptional::of))
+}
+
+fn first<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
+    Ok(optional(elements(args[0].as_ref()).into_iter().next()))
+}
+
+fn last<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
+    Ok(optional(elements(args[0].as_ref()).pop()))
+}
+
+fn unwrap_optionals<'b, 'v>(args: Args<'b, 'v>) -> Answer<'b, 'v> {
+    let mut found: Vec<Box<dyn Val + 'v>> = Vec::new();
+    for item in elements(args[0].as_ref()) {
+        let Some(item) = item.downcast_ref::<CelOptional<'_>>() else { return fail("unwrapOpt", "no such overload") };
+        found.extend(item.option().map(Val::clone_as_boxed));
+    }
+    Ok(CowVal::owned(CelList::from(found)))
+}
+
+fn optionals(env: &mut Env) -> Registered {
+    env.add_member_overload("first", "list_first", LIST_TYPE, vec![], first)?;
+    env.add_member_overload("last", "list_last", LIST_TYPE, vec![], last)?;
+    env.add_overload("optional.unwrap", "optional_unwrap", vec![LIST_TYPE], unwrap_optionals)?;
+    env.add_member_overload("unwrapOpt", "optional_unwrapOpt", LIST_TYPE, vec![], unwrap_optionals)
 }
 
 fn contains_all(list: &dyn Val, wanted: &dyn Val) -> bool {
@@ -572,6 +606,10 @@ fn as_integer(quantity: &QuantityVal) -> Result<CelInt, ExecutionError> {
     }
 }
 
+fn as_approximate_float(quantity: &QuantityVal) -> CelDouble {
+    CelDouble::from(quantity.0.approximate())
+}
+
 fn sign(quantity: &QuantityVal) -> CelInt {
     CelInt::from(if quantity.0.is_zero() {
         0
@@ -615,6 +653,7 @@ fn quantities(env: &mut Env) -> Registered {
     add_overload!(env, fn is_quantity: (CelString<'_>) -> CelBool)?;
     add_member_overload!(env, fn is_integer: (QuantityVal) -> CelBool)?;
     add_member_overload!(env, fn as_integer: (QuantityVal) -> Result<CelInt>)?;
+    add_member_overload!(env, fn as_approximate_float: (QuantityVal) -> CelDouble)?;
     add_member_overload!(env, fn sign: (QuantityVal) -> CelInt)?;
     add_member_overload!(env, fn quantity_add: (QuantityVal, QuantityVal) -> QuantityVal, name = "add")?;
     add_member_overload!(env, fn quantity_add_int: (QuantityVal, CelInt) -> QuantityVal, name = "add")?;

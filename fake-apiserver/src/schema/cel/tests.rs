@@ -44,6 +44,17 @@ fn text(rule: &str) -> Value {
 #[case(text("quantity(self).add(quantity('1Gi')).compareTo(quantity('2Gi')) == 0 && quantity(self).isInteger()"),
     json!("1Gi"), json!("2Gi"))]
 #[case(text("duration(self) > duration('1h')"), json!("61m"), json!("59m"))]
+#[case(text("quantity(self).asApproximateFloat() == 1.5"), json!("1500m"), json!("1"))]
+#[case(text("self.split(',').first().value() == 'a' && self.split(',').last().value() == 'b'"), json!("a,c,b"), json!("b,a"))]
+#[case(text("[self == 'x' ? optional.of(1) : optional.none(), optional.of(2)].unwrapOpt() == [1, 2]"), json!("x"), json!("y"))]
+#[case(text("self.split(',').all(i, v, v == string(i))"), json!("0,1"), json!("1,0"))]
+#[case(text("self.split(',').exists(i, v, i == 1 && v == 'b')"), json!("a,b"), json!("b,a"))]
+#[case(text("self.split(',').existsOne(i, v, v == 'b')"), json!("a,b"), json!("b,b"))]
+#[case(text("self.split(',').transformList(i, v, i > 0, v) == ['b']"), json!("a,b"), json!("b,a"))]
+#[case(text("self.split(',').transformMap(i, v, v) == {0: 'a', 1: 'b'}"), json!("a,b"), json!("a"))]
+#[case(text("self.split(',').transformMapEntry(i, v, {v: i})['b'] == 1"), json!("a,b"), json!("b,a"))]
+#[case(text("{'b': 2, 'a': 1}.transformList(k, v, k) == ['a', self]"), json!("b"), json!("a"))]
+#[case(text("{'a': 1, 'b': 2}.transformMap(k, v, v > 1, {'x': 1}.all(j, w, v > w)) == {'b': self == 'x'}"), json!("x"), json!("y"))]
 #[case(json!({"type": "integer", "x-kubernetes-validations": [{"rule": "string(self).size() == 3"}]}), json!(-12), json!(12))]
 #[case(json!({"type": "number", "x-kubernetes-validations": [{"rule": "self > 0.5 && self <= 1.5"}]}), json!(1), json!(2))]
 #[case(json!({"x-kubernetes-int-or-string": true, "x-kubernetes-validations": [{"rule": "type(self) == int ? self > 5 : self == 'five'"}]}),
@@ -166,6 +177,10 @@ fn shown(rule: &str) -> String {
 #[rstest]
 #[case(json!({"type": "object"}), "self.nope > 1",
     "compilation failed: ERROR: <input>:1:5: undefined field 'nope'\n | self.nope > 1\n | ....^")]
+#[case(json!({"type": "string", "format": "date"}), "self == 'a'",
+    "compilation failed: ERROR: <input>:1:6: found no matching overload for '_==_' applied to '(timestamp, string)'\n | self == 'a'\n | .....^")]
+#[case(json!({"type": "number"}), "self % 2.0 == 0.0",
+    "compilation failed: ERROR: <input>:1:6: found no matching overload for '_%_' applied to '(double, double)'\n | self % 2.0 == 0.0\n | .....^")]
 #[case(json!({"type": "string", "maxLength": 9}), "self.matches('(')",
     "compilation failed: ERROR: <input>:1:14: invalid matches argument\n | self.matches('(')\n | .............^")]
 #[case(json!({"type": "string"}), "self in ['a', 1]",
@@ -179,6 +194,14 @@ fn shown(rule: &str) -> String {
     "compilation failed: ERROR: <input>:1:1: undeclared reference to 'base64' (in container '')\n | base64.decode(self) == b'hi'\n | ^\nERROR: <input>:1:14: undeclared reference to 'decode' (in container '')\n | base64.decode(self) == b'hi'\n | .............^")]
 #[case(json!({"type": "string"}), "self.",
     "compilation failed: ERROR: <input>:1:6: Syntax error: no viable alternative at input '.'\n | self.\n | .....^")]
+#[case(json!({"type": "string"}), "[self].transformList(i, 'x', i) == []",
+    "compilation failed: ERROR: <input>:1:25: argument must be a simple name\n | [self].transformList(i, 'x', i) == []\n | ........................^")]
+#[case(json!({"type": "string"}), "{'a': 1}.transformMap(k, v, v + self) == {}",
+    "compilation failed: ERROR: <input>:1:31: found no matching overload for '_+_' applied to '(int, string)'\n | {'a': 1}.transformMap(k, v, v + self) == {}\n | ..............................^")]
+#[case(json!({"type": "string"}), "Object{} == self",
+    "compilation failed: ERROR: <input>:1:7: undeclared reference to 'Object' (in container '')\n | Object{} == self\n | ......^")]
+#[case(json!({"type": "string"}), "authorizer.path(self).check('get').allowed()",
+    "compilation failed: ERROR: <input>:1:1: undeclared reference to 'authorizer' (in container '')\n | authorizer.path(self).check('get').allowed()\n | ^")]
 #[case(json!({"type": "integer"}), "self == 'a'",
     "compilation failed: ERROR: <input>:1:6: found no matching overload for '_==_' applied to '(int, string)'\n | self == 'a'\n | .....^")]
 fn rules_that_cannot_work_are_refused(#[case] mut spec: Value, #[case] rule: &str, #[case] detail: &str) {

@@ -24,6 +24,12 @@ fn walk(node: &Node, value: &Value, path: &mut String, errors: &mut Vec<FieldErr
             match &node.list_type {
                 ListType::Set => same_items(items.iter().cloned(), path, errors),
                 ListType::Map(keys) => {
+                    let other = items.iter().enumerate().find(|(_, item)| !item.is_object() && !item.is_null());
+                    if let Some((index, item)) = other {
+                        let detail = "must be an object for an array of list-type map";
+                        errors.push(FieldError::invalid(&format!("{path}[{index}]"), item, detail));
+                    }
+                    let items = if other.is_some() { &[][..] } else { items };
                     let keys_of = items.iter().map(|item| Value::Object(keys_of(node, keys, item)));
                     same_items(keys_of, path, errors);
                 }
@@ -57,6 +63,9 @@ fn walk(node: &Node, value: &Value, path: &mut String, errors: &mut Vec<FieldErr
 }
 
 fn keys_of(node: &Node, keys: &[String], item: &Value) -> Map<String, Value> {
+    if item.is_null() {
+        return Map::new();
+    }
     let default = |key: &String| node.items.as_ref()?.properties.get(key)?.default.clone();
     keys.iter().filter_map(|key| Some((key.clone(), item.get(key).cloned().or_else(|| default(key))?))).collect()
 }

@@ -58,6 +58,11 @@ fn errors(spec: Value, old: Option<Value>) -> Vec<String> {
 #[case(json!({"size": 1, "tags": ["a", "a"]}), &[r#"spec.tags[1]: Duplicate value: "a""#])]
 #[case(json!({"size": 1, "tags": ["a", "b", "c", "d"]}), &["spec.tags: Too many: 4: must have at most 3 items"])]
 #[case(json!({"size": 1, "parts": [{"id": "a"}, {"id": "a"}]}), &[r#"spec.parts[1]: Duplicate value: {"id":"a"}"#])]
+#[case(json!({"size": 1, "parts": [{"id": "a"}, {"id": "a"}, 3, 4]}), &[
+    r#"spec.parts[2]: Invalid value: "integer": spec.parts[2] in body must be of type object: "integer""#,
+    r#"spec.parts[3]: Invalid value: "integer": spec.parts[3] in body must be of type object: "integer""#,
+    r#"spec.parts[2]: Invalid value: 3: must be an object for an array of list-type map"#,
+])]
 #[case(json!({"size": 1, "parts": [{"n": 2}]}), &["spec.parts[0].id: Required value"])]
 #[case(json!({"size": 1, "labels": {"k": "toolong"}}), &["spec.labels.k: Too long: may not be more than 4 bytes"])]
 #[case(json!({"size": 1, "any": {}}), &[
