@@ -48,6 +48,14 @@ minikube-up *ARGS:
 minikube-down *ARGS:
     scripts/minikube-down {{ARGS}}
 
-# conformance and scenarios on two targets, and where they differ
+# what sandboxes that are bare pods would become as Sandboxes; changes nothing
+migration *ARGS:
+    cargo run --locked -p e2e -- migration {{ARGS}}
+
+# conformance, sessions and scenarios on two targets, and where they differ: docs/fidelity.md
 fidelity *ARGS:
     bash scripts/fidelity.sh {{ARGS}}
+
+# what kubectl asks a real cluster and what that answers, anew: fixtures/transcripts
+record KUBECONFIG *STORIES:
+    bash scripts/record_transcripts.sh {{KUBECONFIG}} {{STORIES}}

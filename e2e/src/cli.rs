@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    Scenario, Target, fidelity,
+    Scenario, Target, fidelity, migration,
     progress::Progress,
     report,
     runner::{self, Stop},
@@ -45,6 +45,9 @@ enum Command {
     MinikubeDown(Down),
     /// Runs conformance cases and scenarios on two targets, and prints where they differ, as Markdown.
     Fidelity(fidelity::Options),
+    /// Looks at sandboxes that are bare pods (Phase 1), and says what each would become as a Sandbox and what would not be as
+    /// it was; changes nothing.
+    Migration(migration::Options),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -72,13 +75,14 @@ struct RunOptions {
     quiet: bool,
 }
 
-/// Runs the program with the arguments of the process. As `e2e fake-apiserver …` it is that program: a target whose
-/// controllers are in another process starts it so.
+/// Runs the program with the arguments of the process. As `e2e fake-apiserver …` it is that program, and as
+/// `e2e agent-sandbox-provider …` that one: targets and scenarios with other processes start them so.
 pub fn main() -> ExitCode {
-    let mut arguments = env::args_os();
-    if env::args_os().nth(1).is_some_and(|first| first == "fake-apiserver") {
-        arguments.next();
-        return fake_apiserver::cli::main_with(arguments);
+    let arguments = || env::args_os().skip(1);
+    match arguments().next().as_ref().and_then(|first| first.to_str()) {
+        Some("fake-apiserver") => return fake_apiserver::cli::main_with(arguments()),
+        Some("agent-sandbox-provider") => return agent_sandbox_provider::serve::main_with(arguments()),
+        _ => {}
     }
     let cli = Cli::parse();
     let stop = match Stop::on_signals() {
@@ -91,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::MinikubeUp(options) => setup::up(options, &stop).map(|()| ExitCode::SUCCESS),
         Command::MinikubeDown(options) => setup::down(options, &stop).map(|()| ExitCode::SUCCESS),
         Command::Fidelity(options) => fidelity::run(options, &stop),
+        Command::Migration(options) => migration::run(options, &stop),
     };
     match done {
         Ok(_) if stop.is_set() => ExitCode::from(BROKEN_OFF),

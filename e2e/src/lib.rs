@@ -8,6 +8,7 @@
 pub mod cli;
 mod dump;
 pub mod fidelity;
+pub mod migration;
 pub mod progress;
 pub mod report;
 pub mod runner;

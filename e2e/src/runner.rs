@@ -51,7 +51,7 @@ impl Stop {
                         _ = terminate.recv() => {}
                     }
                     if again {
-                        eprintln!("stopped at once; what was started may still run");
+                        eprintln!("stopped at once, without tidying up");
                         std::process::exit(130);
                     }
                     eprintln!("breaking off and tidying up; once more to stop at once");

@@ -1,15 +1,18 @@
 //! [`World`]: what a scenario sees of a cluster.
 
 use std::{
+    ffi::OsString,
     fmt::Debug,
-    sync::Mutex,
+    path::PathBuf,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use agent_sandbox_provider::Clock;
 use agent_sandbox_sdk::AgentSandboxClient;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use futures::{StreamExt, TryStreamExt};
-use jiff::{Span, Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Namespace};
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -17,22 +20,39 @@ use kube::{
     runtime::wait::{Condition, await_condition, conditions::is_deleted},
 };
 use serde::de::DeserializeOwned;
+use tempfile::TempDir;
 
 use crate::dump::dump;
 
 /// How long a wait may take. On virtual time it costs nothing; a real cluster may have to pull an image.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// How far ahead an end is set; a cluster keeps times to the second.
+const SOON: SignedDuration = SignedDuration::from_secs(2);
+
 /// What marks the namespaces of scenarios, for who sweeps up after a run that was killed.
 pub const LABEL: (&str, &str) = ("e2e.agents.x-k8s.io/scenario", "true");
+
+/// How agents come into a target's containers.
+#[derive(Debug)]
+pub struct Agents {
+    /// What runs the provider's command line, with the arguments that come first.
+    pub program: (PathBuf, Vec<OsString>),
+    /// The agent runner, as a program that containers of the target can run.
+    pub runner: PathBuf,
+    /// The arguments that tell programs which cluster is meant, the provider's and kubectl alike.
+    pub cluster: Vec<OsString>,
+    /// Where a kubeconfig was written for them.
+    pub folder: Option<TempDir>,
+}
 
 /// What a target tells its scenarios.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
     /// An image with a shell.
     pub image: String,
-    /// How far ahead an end must lie so that what is to end is Ready before; in seconds.
-    pub patience_seconds: i64,
+    /// How agents come in, if they can.
+    pub agents: Option<Arc<Agents>>,
 }
 
 /// A namespace of a cluster, and the cluster's time.
@@ -40,7 +60,7 @@ pub struct World {
     client: Client,
     namespace: String,
     surroundings: Surroundings,
-    now: Box<dyn Fn() -> Timestamp>,
+    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     steps: Steps,
 }
 
@@ -76,7 +96,24 @@ impl World {
     pub async fn new(
         client: Client,
         surroundings: Surroundings,
-        now: impl Fn() -> Timestamp + 'static,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+        steps: Steps,
+    ) -> Result<Self> {
+        Self::made(client, surroundings, Arc::new(now), steps).await
+    }
+
+    /// Another namespace of the same cluster, whose steps nobody is told. Who makes it tears it down.
+    ///
+    /// # Errors
+    /// If the cluster refuses.
+    pub async fn another(&self) -> Result<Self> {
+        Self::made(self.client(), self.surroundings.clone(), self.now.clone(), Steps::new(|_| {})).await
+    }
+
+    async fn made(
+        client: Client,
+        surroundings: Surroundings,
+        now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
         steps: Steps,
     ) -> Result<Self> {
         let labels = [(LABEL.0.to_owned(), LABEL.1.to_owned())].into();
@@ -84,7 +121,7 @@ impl World {
         let namespace = Namespace { metadata, ..Default::default() };
         let made = Api::all(client.clone()).create(&PostParams::default(), &namespace).await;
         let namespace = made.context("no namespace for the scenario")?.name_any();
-        Ok(Self { client, namespace, surroundings, now: Box::new(now), steps })
+        Ok(Self { client, namespace, surroundings, now, steps })
     }
 
     /// Says what comes next: for who watches, and for the report if it goes wrong.
@@ -122,14 +159,38 @@ impl World {
         &self.surroundings.image
     }
 
-    /// How far ahead an end must lie so that what is to end is Ready before.
-    pub fn soon(&self) -> Span {
-        self.surroundings.patience_seconds.seconds()
+    /// A time that is not yet here, and that a scenario can wait for.
+    pub fn soon(&self) -> Timestamp {
+        self.now() + SOON
     }
 
     /// The cluster's time.
     pub fn now(&self) -> Timestamp {
         (self.now)()
+    }
+
+    /// The cluster's time, for providers.
+    pub fn clock(&self) -> Clock {
+        let now = self.now.clone();
+        Clock::of(move || now())
+    }
+
+    /// How agents come in, if they can.
+    pub fn agents(&self) -> Option<&Agents> {
+        self.surroundings.agents.as_deref()
+    }
+
+    /// What kubectl prints in the namespace; nothing where there is no kubectl.
+    ///
+    /// # Errors
+    /// If it fails, with what it says.
+    pub fn kubectl(&self, agents: &Agents, words: &[&str]) -> Result<Option<String>> {
+        let Ok(kubectl) = which::which("kubectl") else { return Ok(None) };
+        let mut command = std::process::Command::new(kubectl);
+        let output = command.args(words).args(["--namespace", &self.namespace]).args(&agents.cluster).output()?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(output.status.success(), "kubectl {}: {}", words.join(" "), said(&output.stderr));
+        Ok(Some(said(&output.stdout)))
     }
 
     /// The SDK's client for the namespace.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncRead, sync::broadcast};
 
-use crate::{Code, Error};
+use crate::{Code, Error, tmux};
 
 /// Makes sandboxes and finds them again. One per kind of machine: Kubernetes, Docker.
 ///
@@ -75,7 +75,7 @@ pub trait SandboxProvider: Send + Sync + 'static {
     async fn shutdown(&self);
 }
 
-/// One sandbox. Every operation counts as activity.
+/// One sandbox. Every operation counts as activity. tmux is reached by commands, the same in every sandbox.
 #[async_trait]
 pub trait Sandbox: Send + Sync + 'static {
     /// Its id, unique among all sandboxes.
@@ -124,31 +124,41 @@ pub trait Sandbox: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Code::SandboxTmuxSessionExists`] if it is there, [`Code::SandboxTmuxCreationFailed`] if tmux says no.
-    async fn create_tmux_session(&self, name: &str, task_id: Option<&str>) -> Result<TmuxSession, Error>;
+    async fn create_tmux_session(&self, name: &str, task_id: Option<&str>) -> Result<TmuxSession, Error> {
+        tmux::create(self, name, task_id).await
+    }
 
     /// The tmux sessions; a tmux server that does not run has none.
     ///
     /// # Errors
     /// If tmux could not be asked.
-    async fn list_tmux_sessions(&self) -> Result<Vec<TmuxSession>, Error>;
+    async fn list_tmux_sessions(&self) -> Result<Vec<TmuxSession>, Error> {
+        tmux::list(self).await
+    }
 
     /// Ends a tmux session; one that is not there is fine.
     ///
     /// # Errors
     /// If tmux could not be asked.
-    async fn kill_tmux_session(&self, name: &str) -> Result<(), Error>;
+    async fn kill_tmux_session(&self, name: &str) -> Result<(), Error> {
+        tmux::kill(self, name).await
+    }
 
     /// Types keys, and Enter, into a tmux session.
     ///
     /// # Errors
     /// [`Code::SandboxTmuxSessionNotFound`] if there is none of the name.
-    async fn send_keys_to_tmux(&self, name: &str, keys: &str) -> Result<(), Error>;
+    async fn send_keys_to_tmux(&self, name: &str, keys: &str) -> Result<(), Error> {
+        tmux::send_keys(self, name, keys).await
+    }
 
     /// What a tmux session shows, with `lines` of what has scrolled away.
     ///
     /// # Errors
     /// [`Code::SandboxTmuxSessionNotFound`] if there is none of the name.
-    async fn capture_tmux_pane(&self, name: &str, lines: u32) -> Result<String, Error>;
+    async fn capture_tmux_pane(&self, name: &str, lines: u32) -> Result<String, Error> {
+        tmux::capture(self, name, lines).await
+    }
 }
 
 /// What a sandbox is to be.

@@ -220,6 +220,8 @@ codes! {
     Validation = "VALIDATION_ERROR", 400;
     /// Something that must be there is not.
     MissingParams = "MISSING_PARAMS", 400;
+    /// The body takes longer to arrive than is waited for.
+    RequestTimeout = "REQUEST_TIMEOUT", 408;
     /// The body is larger than is read.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", 413;
     /// The path and query are longer than is read.

@@ -21,6 +21,8 @@ mod http;
 mod kubernetes;
 mod labels;
 mod listener;
+mod log;
+mod machine;
 mod paths;
 pub mod records;
 pub mod selection;

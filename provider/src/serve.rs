@@ -1,6 +1,7 @@
 //! The program: from the command line to a server that ends when it is told to.
 
 use std::{
+    ffi::OsString,
     fs::DirBuilder,
     io::{self, IsTerminal, Write},
     net::SocketAddr,
@@ -15,7 +16,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
 
 use crate::{
     Clock,
@@ -23,7 +24,7 @@ use crate::{
     config::Config,
     embedded::Embedded,
     http::{Auth, Clusters, causes},
-    listener::{Caller, Door, MAX_CONNECTIONS},
+    listener, log,
     selection::Target,
     store::Store,
 };
@@ -36,7 +37,12 @@ const EMBEDDED: Duration = Duration::from_secs(5);
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let config = match Config::try_parse() {
+    main_with(std::env::args_os())
+}
+
+/// Runs the program with these arguments, of which the first is its name.
+pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let config = match Config::try_parse_from(arguments) {
         Ok(config) => config,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(MISUSE);
@@ -44,10 +50,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let usual = || EnvFilter::new("warn,kube_client=error");
-    let filter = EnvFilter::try_from_env("AGENT_SANDBOX_LOG").unwrap_or_else(|_| usual());
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
+    let wanted = EnvFilter::try_from_env("AGENT_SANDBOX_LOG");
+    let wanted = wanted.unwrap_or_else(|_| EnvFilter::new("warn,kube_client=error"));
+    log::to(io::stderr, io::stderr().is_terminal(), wanted).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}")),
@@ -98,10 +103,7 @@ async fn run(config: &Config) -> Result<(), String> {
     announce(address, &token, kubeconfig.as_deref()).map_err(|error| format!("cannot write to stdout: {error}"))?;
 
     let stop = application.stop().clone();
-    let service = application.router.clone().into_make_service_with_connect_info::<Caller>();
-    let serving = axum::serve(Door::new(listener, MAX_CONNECTIONS), service)
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
-    let serving = tokio::spawn(serving.into_future());
+    let serving = tokio::spawn(listener::serve(listener, application.router.clone(), stop.clone()));
     let mut signal = async || {
         tokio::select! {
             biased;
@@ -123,8 +125,7 @@ async fn run(config: &Config) -> Result<(), String> {
     tokio::select! {
         biased;
         served = end => match served {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("could not serve: {error}")),
+            Ok(()) => Ok(()),
             Err(error) => Err(format!("could not serve: {error}")),
         },
         () = tokio::time::sleep(config.shutdown()) => {

@@ -138,8 +138,7 @@ impl Reader {
             Err(TableError::TableDoesNotExist(_)) => return Ok(0),
             Err(error) => return Err(failed(error)),
         };
-        let last = table.range((stream, 0)..=(stream, u64::MAX)).map_err(failed)?.next_back().transpose();
-        Ok(last.map_err(failed)?.map_or(0, |(key, _)| key.value().1))
+        last(&table, stream)
     }
 }
 
@@ -184,18 +183,30 @@ impl Writer {
         Ok(table.remove(id).map_err(failed)?.is_some())
     }
 
+    /// The offset of the last event of the stream, as this change has left it; 0 if there is none.
+    ///
+    /// # Errors
+    /// [`Code::StoreFailed`].
+    pub fn last_offset(&self, stream: &str) -> Result<u64, Error> {
+        last(&self.0.open_table(EVENTS).map_err(failed)?, stream)
+    }
+
     /// Adds an event to the end of a stream and says its offset. The first of a stream is 1; there are no holes.
     ///
     /// # Errors
     /// [`Code::StoreFailed`].
     pub fn append<E: Serialize>(&self, stream: &str, event: &E) -> Result<u64, Error> {
         let mut table = self.0.open_table(EVENTS).map_err(failed)?;
-        let last =
-            table.range((stream, 0)..=(stream, u64::MAX)).map_err(failed)?.next_back().transpose().map_err(failed)?;
-        let offset = last.map_or(0, |(key, _)| key.value().1) + 1;
+        let offset = last(&table, stream)? + 1;
         table.insert((stream, offset), encode(event)?.as_slice()).map_err(failed)?;
         Ok(offset)
     }
+}
+
+/// The offset of the last event of the stream; 0 if there is none.
+fn last(events: &impl ReadableTable<(&'static str, u64), &'static [u8]>, stream: &str) -> Result<u64, Error> {
+    let last = events.range((stream, 0)..=(stream, u64::MAX)).map_err(failed)?.next_back().transpose();
+    Ok(last.map_err(failed)?.map_or(0, |(key, _)| key.value().1))
 }
 
 fn records<R: Record>() -> TableDefinition<'static, &'static str, &'static [u8]> {

@@ -12,7 +12,11 @@ const TASK: &str = "@agentpane-task-id";
 /// What is asked of each session. A session's name holds no colon: tmux forbids it.
 const FORMAT: &str = "#{session_windows}:#{session_attached}:#{session_created}:#{session_name}:#{@agentpane-task-id}";
 
-pub(crate) async fn create(sandbox: &dyn Sandbox, name: &str, task_id: Option<&str>) -> Result<TmuxSession, Error> {
+pub(crate) async fn create<S: Sandbox + ?Sized>(
+    sandbox: &S,
+    name: &str,
+    task_id: Option<&str>,
+) -> Result<TmuxSession, Error> {
     let failed = |why: &str| {
         let message = format!("tmux session {name:?} was not made: {why}");
         Error::new(Code::SandboxTmuxCreationFailed, message).with("sessionName", name)
@@ -35,7 +39,7 @@ pub(crate) async fn create(sandbox: &dyn Sandbox, name: &str, task_id: Option<&s
     sessions.into_iter().find(|session| session.name == name).ok_or_else(|| failed("it ended at once"))
 }
 
-pub(crate) async fn list(sandbox: &dyn Sandbox) -> Result<Vec<TmuxSession>, Error> {
+pub(crate) async fn list<S: Sandbox + ?Sized>(sandbox: &S) -> Result<Vec<TmuxSession>, Error> {
     let output = run(sandbox, &["list-sessions", "-F", FORMAT]).await?;
     if output.exit_code != 0 {
         return if is_down(&output.stderr) { Ok(Vec::new()) } else { Err(refused("list-sessions", &output)) };
@@ -43,23 +47,23 @@ pub(crate) async fn list(sandbox: &dyn Sandbox) -> Result<Vec<TmuxSession>, Erro
     Ok(parse(&output.stdout, sandbox.id()))
 }
 
-pub(crate) async fn kill(sandbox: &dyn Sandbox, name: &str) -> Result<(), Error> {
+pub(crate) async fn kill<S: Sandbox + ?Sized>(sandbox: &S, name: &str) -> Result<(), Error> {
     let output = run(sandbox, &["kill-session", "-t", &exact(name)]).await?;
     if output.exit_code == 0 || is_absent(&output.stderr) { Ok(()) } else { Err(refused("kill-session", &output)) }
 }
 
-pub(crate) async fn send_keys(sandbox: &dyn Sandbox, name: &str, keys: &str) -> Result<(), Error> {
+pub(crate) async fn send_keys<S: Sandbox + ?Sized>(sandbox: &S, name: &str, keys: &str) -> Result<(), Error> {
     let output = run(sandbox, &["send-keys", "-t", &pane(name), "--", keys, "Enter"]).await?;
     about_session("send-keys", name, output).map(|_| ())
 }
 
-pub(crate) async fn capture(sandbox: &dyn Sandbox, name: &str, lines: u32) -> Result<String, Error> {
+pub(crate) async fn capture<S: Sandbox + ?Sized>(sandbox: &S, name: &str, lines: u32) -> Result<String, Error> {
     let start = format!("-{lines}");
     let output = run(sandbox, &["capture-pane", "-t", &pane(name), "-p", "-S", &start]).await?;
     about_session("capture-pane", name, output).map(|output| output.stdout)
 }
 
-async fn run(sandbox: &dyn Sandbox, args: &[&str]) -> Result<ExecOutput, Error> {
+async fn run<S: Sandbox + ?Sized>(sandbox: &S, args: &[&str]) -> Result<ExecOutput, Error> {
     sandbox.exec(ExecOptions::new("tmux", args.iter().copied())).await
 }
 

@@ -4,7 +4,7 @@
 //! of status, whoever caused it, and none for what was there before the provider.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -125,6 +125,8 @@ pub(crate) struct State {
     known: BTreeMap<String, Known>,
     /// Ids of the sandboxes that are being made here, by project.
     making: BTreeMap<String, String>,
+    /// Ids of what was deleted here and may still be told of as it was before.
+    deleted: BTreeSet<String>,
     /// Whether a whole list was seen, and no interruption since.
     connected: bool,
 }
@@ -180,8 +182,11 @@ impl Tracker {
     pub(crate) fn observe(&self, record: Record) {
         {
             let mut state = self.lock();
-            let State { known, making, .. } = &mut *state;
+            let State { known, making, deleted, .. } = &mut *state;
             let id = record.info.id.clone();
+            if deleted.contains(&id) {
+                return;
+            }
             match known.get_mut(&id) {
                 Some(known) if known.record.revision > record.revision => {}
                 Some(known) => {
@@ -209,13 +214,21 @@ impl Tracker {
             gone.map(|(id, _)| id.clone()).collect()
         };
         gone.iter().for_each(|id| self.gone(id));
+        self.lock().deleted.retain(|id| records.iter().any(|record| record.info.id == *id));
         records.into_iter().for_each(|record| self.observe(record));
+    }
+
+    /// A sandbox was deleted here: what is told of it from now on is old, until its end is told.
+    pub(crate) fn deleted(&self, id: &str) {
+        self.gone(id);
+        self.lock().deleted.insert(id.to_owned());
     }
 
     /// A sandbox is not there any more.
     pub(crate) fn gone(&self, id: &str) {
         {
             let mut state = self.lock();
+            state.deleted.remove(id);
             let Some(known) = state.known.remove(id) else { return };
             let making = state.making.get(&known.record.info.project_id).is_some_and(|making| making == id);
             if !making && known.told != SandboxStatus::Stopped {

@@ -12,6 +12,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{v1alpha1, v1beta1};
 
+mod go;
+mod quantity;
+
 /// Prefix of the pools that stand for a template without a pool.
 const SHADOW_POOL: &str = "shadow-pool-";
 
@@ -77,22 +80,37 @@ pub enum ConversionError {
     },
 
     /// The annotation that keeps the older object holds no such object.
-    #[error("failed to unmarshal v1alpha1 {kind} state")]
+    #[error("failed to unmarshal v1alpha1 {kind} state: {why}")]
     BadState {
         /// The kind.
         kind: String,
-        /// Why.
-        source: serde_json::Error,
+        /// Why, without the object's values: they may be secret.
+        why: String,
     },
 
     /// The object does not fit the type of its kind.
-    #[error("the object is no {kind}")]
+    #[error("the object is no {kind}: {why}")]
     BadObject {
         /// The kind.
         kind: String,
-        /// Why.
-        source: serde_json::Error,
+        /// Why, without the object's values: they may be secret.
+        why: String,
     },
+}
+
+impl ConversionError {
+    pub(crate) fn bad_object(kind: &str, error: &serde_json::Error) -> Self {
+        Self::BadObject { kind: kind.into(), why: without_values(error) }
+    }
+}
+
+/// A parser's words, but for the value that it stumbled over.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(", expected ") {
+        Some((_, wanted)) => format!("expected {wanted}"),
+        None => text,
+    }
 }
 
 /// Converts an object, as JSON, to a version. One that is of that version already comes back as it is.
@@ -185,7 +203,8 @@ fn to_older(kind: &str, object: &mut Value) -> Result<(), ConversionError> {
         Some(state) if matches!(kind, "Sandbox" | "SandboxClaim") => {
             let text = state.as_str().unwrap_or_default();
             let read = serde_json::from_str::<Option<Map<String, Value>>>(text);
-            let read = read.map_err(|source| ConversionError::BadState { kind: kind.into(), source })?;
+            let read =
+                read.map_err(|error| ConversionError::BadState { kind: kind.into(), why: without_values(&error) })?;
             Some(Value::Object(read.unwrap_or_default()))
         }
         _ => None,
@@ -317,33 +336,45 @@ fn as_go_writes(kind: &str, object: &mut Value) {
             "Sandbox" | "SandboxTemplate" => {
                 let template = spec.entry("podTemplate").or_insert_with(|| json!({}));
                 template["metadata"] = tidy(template["metadata"].take());
-                for list in ["containers", "initContainers", "ephemeralContainers"] {
-                    for container in template["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
-                    {
-                        if container["resources"].is_null() {
-                            container["resources"] = json!({});
-                        }
-                    }
+                go::encode(&mut template["spec"], "podTemplate");
+                if let Some(policy) = spec.get_mut("networkPolicy") {
+                    go::encode(policy, "networkPolicy");
                 }
             }
             "SandboxClaim" => {
                 let more = spec.remove("additionalPodMetadata").unwrap_or_default();
                 spec.insert("additionalPodMetadata".into(), tidy(more));
+                for variable in spec.get_mut("env").and_then(Value::as_array_mut).into_iter().flatten() {
+                    if variable["containerName"] == "" {
+                        variable.as_object_mut().and_then(|variable| variable.remove("containerName"));
+                    }
+                }
+                if let Some(lifecycle) = spec.get_mut("lifecycle").and_then(Value::as_object_mut) {
+                    go::encode_time(lifecycle, "shutdownTime");
+                    lifecycle.retain(|_, value| !value.is_null() && value != "");
+                }
             }
             _ => {}
         }
         for claim in spec.get_mut("volumeClaimTemplates").and_then(Value::as_array_mut).into_iter().flatten() {
             claim["metadata"] = tidy(claim["metadata"].take());
-            if claim["spec"]["resources"].is_null() {
-                claim["spec"]["resources"] = json!({});
+            if claim["spec"].is_null() {
+                claim["spec"] = json!({});
             }
+            go::encode(&mut claim["spec"], go::VOLUME_CLAIM_SPEC);
         }
-        for list in ["volumeClaimTemplates", "env"] {
-            if spec.get(list).and_then(Value::as_array).is_some_and(Vec::is_empty) {
-                spec.remove(list);
-            }
-        }
-        spec.retain(|_, value| !value.is_null());
+        go::encode_time(spec, "shutdownTime");
+        spec.retain(|_, value| !value.is_null() && value != "" && !value.as_array().is_some_and(Vec::is_empty));
+    }
+    if kind != "SandboxTemplate"
+        && let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
+    {
+        // Counters are plain numbers: a 0 is nothing.
+        status.retain(|_, value| *value != 0);
+        let sandbox = status.remove("sandbox");
+        let rest = tidy(Value::Object(std::mem::take(status)));
+        *status = rest.as_object().cloned().unwrap_or_default();
+        status.extend(sandbox.map(|sandbox| ("sandbox".to_owned(), sandbox)));
     }
     match kind {
         "SandboxWarmPool" if !object["status"].is_object() => object["status"] = json!({}),
@@ -403,7 +434,7 @@ fn through_json<T: serde::de::DeserializeOwned>(
     kind: &str,
     to: Version,
 ) -> Result<T, ConversionError> {
-    let bad = |source| ConversionError::BadObject { kind: kind.into(), source };
+    let bad = |error| ConversionError::bad_object(kind, &error);
     let converted = convert(serde_json::to_value(object).map_err(bad)?, to)?;
     serde_json::from_value(converted).map_err(bad)
 }

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::SyncIoBridge;
 
 use crate::{
-    error::ExecError,
+    error::{CopyError, ExecError, ObjectName},
     exec::{ExecOptions, Output, Signal},
     sandboxes::AgentSandboxClient,
 };
@@ -27,23 +27,24 @@ impl AgentSandboxClient {
     /// Symbolic links are copied as links. What was copied when something fails stays there.
     ///
     /// # Errors
-    /// As [`start`](Self::start), [`ExecError::CopyFailed`] for this machine's files, [`ExecError::FileFailed`] with what
-    /// tar said in the sandbox.
+    /// [`CopyError::CommandFailed`], [`CopyError::LocalFailed`] for this machine's files, [`CopyError::RemoteFailed`] with
+    /// what tar said in the sandbox.
     ///
     /// # Examples
     /// ```no_run
-    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::ExecError> {
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::CopyError> {
     /// client.copy_in("hello", "project", "/workspace").await?;
-    /// client.exec("hello", ["ls", "/workspace/project"]).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn copy_in(&self, name: &str, local: impl AsRef<Path>, folder: &str) -> Result<(), ExecError> {
+    pub async fn copy_in(&self, name: &str, local: impl AsRef<Path>, folder: &str) -> Result<(), CopyError> {
         let local = local.as_ref().to_owned();
-        let failed = |source| ExecError::CopyFailed { path: local.clone(), source };
+        let failed = |source| CopyError::LocalFailed { path: local.clone(), source };
+        let broken = broken(self.name_of(name), folder);
         tokio::fs::symlink_metadata(&local).await.map_err(failed)?;
-        let mut running = self.start(name, ["tar", "-xf", "-", "-C", folder], ExecOptions::default()).await?;
-        let Some(mut stdin) = running.stdin() else { return Err(ExecError::NoExitStatus) };
+        let started = self.start(name, ["tar", "-xf", "-", "-C", folder], ExecOptions::default()).await;
+        let mut running = started.map_err(&broken)?;
+        let mut stdin = running.stdin().expect("it was asked for, and taken by nobody else");
         let (mut read, write) = tokio::io::duplex(PIPE_BYTES);
         let source = local.clone();
         let packing = tokio::task::spawn_blocking(move || pack(&source, SyncIoBridge::new(write)));
@@ -70,16 +71,17 @@ impl AgentSandboxClient {
             heard = listen => ((Ok(0), Ok(())), heard),
             sent = send => (sent, Ok(())),
         };
-        heard?;
+        heard.map_err(&broken)?;
         if let Err(source) = packed {
             // Without the end of its input tar would wait for ever.
             let _ = running.kill(Signal::Term).await;
-            return Err(ExecError::CopyFailed { path: local, source });
+            return Err(CopyError::LocalFailed { path: local, source });
         }
-        while let Some(written) = running.next().await? {
+        while let Some(written) = running.next().await.map_err(&broken)? {
             keep_complaint(&mut complaint, written);
         }
-        ended(running.wait().await?.exit_code, folder, &complaint)
+        let exit_code = running.wait().await.map_err(broken)?.exit_code;
+        ended(exit_code, self.name_of(name), folder, &complaint)
     }
 
     /// Copies a file or folder of the sandbox into a folder of this machine, which is made if it is not there. At most
@@ -89,12 +91,11 @@ impl AgentSandboxClient {
     /// there.
     ///
     /// # Errors
-    /// As [`start`](Self::start), [`ExecError::OutputTooLong`], [`ExecError::CopyFailed`] for this machine's files,
-    /// [`ExecError::FileFailed`] with what tar said in the sandbox.
+    /// As [`copy_in`](Self::copy_in), and [`CopyError::TooLong`].
     ///
     /// # Examples
     /// ```no_run
-    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::ExecError> {
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::CopyError> {
     /// client.copy_out("hello", "/workspace/results", "results", 100 << 20).await?;
     /// # Ok(())
     /// # }
@@ -105,11 +106,13 @@ impl AgentSandboxClient {
         path: &str,
         folder: impl AsRef<Path>,
         limit_bytes: u64,
-    ) -> Result<(), ExecError> {
+    ) -> Result<(), CopyError> {
+        let object = self.name_of(name);
+        let broken = broken(object.clone(), path);
         let folder: PathBuf = folder.as_ref().to_owned();
         let (parent, last) = split(path);
-        let mut running =
-            self.start(name, ["tar", "-cf", "-", "-C", parent, "--", last], ExecOptions::default()).await?;
+        let command = ["tar", "-cf", "-", "-C", parent, "--", last];
+        let mut running = self.start(name, command, ExecOptions::default()).await.map_err(&broken)?;
         drop(running.stdin());
         let (read, mut write) = tokio::io::duplex(PIPE_BYTES);
         let into = folder.clone();
@@ -120,8 +123,7 @@ impl AgentSandboxClient {
                 Ok(Some(Output::Stdout(bytes))) => {
                     taken += bytes.len() as u64;
                     if taken > limit_bytes {
-                        let limit_bytes = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
-                        break Err(ExecError::OutputTooLong { limit_bytes });
+                        break Err(CopyError::TooLong { object: object.clone(), path: path.into(), limit_bytes });
                     }
                     if write.write_all(&bytes).await.is_err() {
                         break Ok(()); // unpacking has failed, and says why
@@ -129,7 +131,7 @@ impl AgentSandboxClient {
                 }
                 Ok(Some(written)) => keep_complaint(&mut complaint, written),
                 Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
+                Err(error) => break Err(broken(error)),
             }
         };
         drop(write);
@@ -139,10 +141,16 @@ impl AgentSandboxClient {
         }
         outcome?;
         if !complaint.is_empty() || unpacked.is_ok() {
-            ended(running.wait().await?.exit_code, path, &complaint)?;
+            let exit_code = running.wait().await.map_err(broken)?.exit_code;
+            ended(exit_code, object, path, &complaint)?;
         }
-        unpacked.map_err(|source| ExecError::CopyFailed { path: folder, source })
+        unpacked.map_err(|source| CopyError::LocalFailed { path: folder, source })
     }
+}
+
+/// That the command of a copy came to nothing.
+fn broken(object: ObjectName, path: &str) -> impl Fn(ExecError) -> CopyError {
+    move |source| CopyError::CommandFailed { object: object.clone(), path: path.into(), source: Box::new(source) }
 }
 
 fn keep_complaint(complaint: &mut Vec<u8>, written: Output) {
@@ -152,13 +160,13 @@ fn keep_complaint(complaint: &mut Vec<u8>, written: Output) {
     }
 }
 
-fn ended(exit_code: i32, path: &str, complaint: &[u8]) -> Result<(), ExecError> {
+fn ended(exit_code: i32, object: ObjectName, path: &str, complaint: &[u8]) -> Result<(), CopyError> {
     if exit_code == 0 {
         return Ok(());
     }
     let said = String::from_utf8_lossy(complaint).trim().to_owned();
     let message = if said.is_empty() { format!("tar ended with exit code {exit_code}") } else { said };
-    Err(ExecError::FileFailed { path: path.into(), message })
+    Err(CopyError::RemoteFailed { object, path: path.into(), message })
 }
 
 /// A path's folder and its last name.

@@ -9,6 +9,14 @@ use serde_json::Value;
 
 use crate::{schema, v1alpha1, v1beta1};
 
+/// The names of all definitions, in that order. Making the definitions themselves takes a while.
+pub(crate) const NAMES: [&str; 4] = [
+    "sandboxes.agents.x-k8s.io",
+    "sandboxtemplates.extensions.agents.x-k8s.io",
+    "sandboxwarmpools.extensions.agents.x-k8s.io",
+    "sandboxclaims.extensions.agents.x-k8s.io",
+];
+
 /// All definitions, in the order in which to apply them.
 ///
 /// # Examples
@@ -92,5 +100,14 @@ fn webhook() -> CustomResourceConversion {
             client_config: Some(WebhookClientConfig { service: Some(service), ..Default::default() }),
             conversion_review_versions: vec!["v1".into(), "v1beta1".into()],
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_names_are_those_of_the_definitions() {
+        let names: Vec<_> = super::all().into_iter().filter_map(|crd| crd.metadata.name).collect();
+        assert_eq!(names, super::NAMES);
     }
 }

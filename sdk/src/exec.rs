@@ -11,35 +11,24 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{FutureExt, SinkExt, channel::mpsc, future::BoxFuture};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::{AttachParams, AttachedProcess};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use self::wrapper::{KILLER, TAG, preamble, wrap, wrap_on_terminal};
 use crate::{
-    error::{ExecError, ObjectName, is_not_found},
+    error::{CopyError, ExecError, ObjectName, Partial, answered},
     sandboxes::{AgentSandboxClient, default_container},
 };
+
+mod wrapper;
 
 /// How much one read takes from a stream, and how much the connection holds of each while nobody reads.
 const CHUNK_BYTES: usize = 16 << 10;
 
 /// How long a command that was told to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// The variable by which the processes of one command are found.
-const TAG: &str = "AGENT_SANDBOX_EXEC";
-
-/// Reads variables from its input, a line of shell for each, until a line with a dot; goes to the folder; becomes the
-/// command. `read` takes no byte beyond its line, so that the rest of the input is the command's.
-const WRAPPER: &str = "n='\n'; while read -r l; do [ \"$l\" = . ] && break; eval \"$l\"; done; \
-    if [ -n \"$1\" ]; then cd \"$1\" || exit 1; fi; \
-    if [ \"$2\" = - ]; then shift 2; exec \"$@\" </dev/null; fi; shift 2; exec \"$@\"";
-
-/// Sends a signal to every process that has the tag, and says whether there was one. The tag is not in this script's own
-/// environment.
-const KILLER: &str = "f=1; for p in /proc/[0-9]*; do \
-    if grep -q \"$2\" \"$p/environ\" 2>/dev/null; then kill -s \"$1\" \"${p#/proc/}\" 2>/dev/null && f=0; fi; done; exit $f";
 
 /// How a command is run. The default: in the pod's default container, without input, up to 16 MiB of output, as long as
 /// it takes. Its `Debug` shows neither input nor the values of variables.
@@ -68,11 +57,31 @@ pub struct ExecOptions {
     /// When to end the command: it gets a TERM, and a KILL five seconds later, and so do all processes that it has
     /// started. Default: never. Needs `sh`, `grep` and `kill` in the container.
     pub timeout: Option<Duration>,
+    /// A terminal of this size for the command: its output and errors are then one stream, and what it is sent is what
+    /// somebody types. Default: none. Needs `sh` in the container, and for `env` a `/tmp` that can be written to.
+    pub tty: Option<TerminalSize>,
+}
+
+/// How large a terminal is, in characters.
+///
+/// # Examples
+/// ```
+/// use agent_sandbox_sdk::{ExecOptions, TerminalSize};
+///
+/// let options = ExecOptions { tty: Some(TerminalSize { columns: 120, rows: 40 }), ..Default::default() };
+/// assert_eq!(options.tty.map(|size| size.columns), Some(120));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// How wide.
+    pub columns: u16,
+    /// How high.
+    pub rows: u16,
 }
 
 impl Debug for ExecOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { container, stdin, output_limit_bytes, cwd, env, timeout } = self;
+        let Self { container, stdin, output_limit_bytes, cwd, env, timeout, tty } = self;
         f.debug_struct("ExecOptions")
             .field("container", container)
             .field("stdin_bytes", &stdin.as_ref().map(Vec::len))
@@ -80,6 +89,7 @@ impl Debug for ExecOptions {
             .field("cwd", cwd)
             .field("env", &env.keys())
             .field("timeout", timeout)
+            .field("tty", tty)
             .finish()
     }
 }
@@ -93,6 +103,7 @@ impl Default for ExecOptions {
             cwd: None,
             env: BTreeMap::new(),
             timeout: None,
+            tty: None,
         }
     }
 }
@@ -228,9 +239,11 @@ impl AgentSandboxClient {
                 Ok(output)
             }
             (None, after) => {
+                let object = running.at.object.clone();
                 let ended = running.end().await;
                 let ExecOutput { stdout, stderr, exit_code: _ } = output;
-                Err(ExecError::TimedOut { after: after.unwrap_or_default(), ended, stdout, stderr })
+                let partial = Box::new(Partial { stdout, stderr });
+                Err(ExecError::TimedOut { object, after: after.unwrap_or_default(), ended, partial })
             }
         }
     }
@@ -264,8 +277,10 @@ impl AgentSandboxClient {
     {
         let command: Vec<String> = command.into_iter().map(Into::into).collect();
         let mut running = self.begin(name, command, &options, true, true).await?;
-        if let (Some(stdin), Some(bytes)) = (&mut running.stdin, &options.stdin) {
-            stdin.write_all(bytes).await.map_err(ExecError::StreamFailed)?;
+        if let (Some(stdin), Some(bytes)) = (&mut running.stdin, &options.stdin)
+            && let Err(source) = stdin.write_all(bytes).await
+        {
+            return Err(ExecError::StreamFailed { object: running.at.object.clone(), source });
         }
         Ok(running)
     }
@@ -274,16 +289,16 @@ impl AgentSandboxClient {
     /// and `cat` in the container.
     ///
     /// # Errors
-    /// As [`exec`](Self::exec), and [`ExecError::FileFailed`] with what the shell said.
+    /// [`CopyError::CommandFailed`], and [`CopyError::RemoteFailed`] with what the shell said.
     ///
     /// # Examples
     /// ```no_run
-    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::ExecError> {
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::CopyError> {
     /// client.write_file("hello", "/workspace/main.py", b"print(1)\n".to_vec()).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn write_file(&self, name: &str, path: &str, content: Vec<u8>) -> Result<(), ExecError> {
+    pub async fn write_file(&self, name: &str, path: &str, content: Vec<u8>) -> Result<(), CopyError> {
         let options = ExecOptions { stdin: Some(content), ..Default::default() };
         self.file(name, path, "cat > \"$1\"", options).await.map(|_| ())
     }
@@ -291,28 +306,39 @@ impl AgentSandboxClient {
     /// Reads a file of the sandbox, up to `limit_bytes`. Needs `sh` and `cat` in the container.
     ///
     /// # Errors
-    /// As [`exec`](Self::exec), and [`ExecError::FileFailed`] with what the shell said.
+    /// As [`write_file`](Self::write_file), and [`CopyError::TooLong`].
     ///
     /// # Examples
     /// ```no_run
-    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::ExecError> {
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::CopyError> {
     /// let bytes = client.read_file("hello", "/workspace/out.json", 1 << 20).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn read_file(&self, name: &str, path: &str, limit_bytes: usize) -> Result<Vec<u8>, ExecError> {
+    pub async fn read_file(&self, name: &str, path: &str, limit_bytes: usize) -> Result<Vec<u8>, CopyError> {
+        let too_long =
+            || CopyError::TooLong { object: self.name_of(name), path: path.into(), limit_bytes: limit_bytes as u64 };
         // What the shell complains counts, too, and shall not be cut off by a small limit.
         let options = ExecOptions { output_limit_bytes: limit_bytes.max(CHUNK_BYTES), ..Default::default() };
-        let content = self.file(name, path, "cat < \"$1\"", options).await?;
-        if content.len() > limit_bytes { Err(ExecError::OutputTooLong { limit_bytes }) } else { Ok(content) }
+        match self.file(name, path, "cat < \"$1\"", options).await {
+            Ok(content) if content.len() > limit_bytes => Err(too_long()),
+            Err(CopyError::CommandFailed { source, .. }) if matches!(*source, ExecError::OutputTooLong { .. }) => {
+                Err(too_long())
+            }
+            content => content,
+        }
     }
 
-    async fn file(&self, name: &str, path: &str, script: &str, options: ExecOptions) -> Result<Vec<u8>, ExecError> {
-        let output = self.exec_with(name, ["sh", "-c", script, "sh", path], options).await?;
-        if output.success() {
-            return Ok(output.stdout);
+    async fn file(&self, name: &str, path: &str, script: &str, options: ExecOptions) -> Result<Vec<u8>, CopyError> {
+        let object = self.name_of(name);
+        match self.exec_with(name, ["sh", "-c", script, "sh", path], options).await {
+            Ok(output) if output.success() => Ok(output.stdout),
+            Ok(output) => {
+                let message = output.stderr_text().trim().into();
+                Err(CopyError::RemoteFailed { object, path: path.into(), message })
+            }
+            Err(source) => Err(CopyError::CommandFailed { object, path: path.into(), source: Box::new(source) }),
         }
-        Err(ExecError::FileFailed { path: path.into(), message: output.stderr_text().trim().into() })
     }
 
     async fn begin(
@@ -332,67 +358,103 @@ impl AgentSandboxClient {
         };
         let pod = sandbox.pod_name().unwrap_or(name).to_owned();
         let container = options.container.clone().or_else(|| default_container(&sandbox)).unwrap_or_default();
-        let tag = format!("{TAG}={:016x}", RandomState::new().build_hasher().finish());
-        let command = if wrapped { wrap(command, options.cwd.as_deref(), input) } else { command };
+        let tag = format!("{:016x}", RandomState::new().build_hasher().finish());
+        let object = self.name_of(name);
+        let at = At { client: self.clone(), object: object.clone(), pod: pod.clone(), container: container.clone() };
+        let command = match (wrapped, options.tty) {
+            (false, None) => command,
+            (true, None) => wrap(command, options.cwd.as_deref(), input),
+            (_, Some(_)) => {
+                // A terminal shows what it is sent: variables go there by a file.
+                let file = if preamble.is_empty() { String::new() } else { format!("/tmp/.{TAG}-{tag}") };
+                if !file.is_empty() {
+                    at.leave(&file, &preamble).await?;
+                }
+                wrap_on_terminal(command, options.cwd.as_deref(), &file, &tag)
+            }
+        };
+        let is_piped = options.tty.is_none();
         let params = AttachParams::default()
             .container(container.clone())
-            .stdin(wrapped || input)
+            .stdin(wrapped || input || !is_piped)
             .stdout(true)
-            .stderr(true)
+            .stderr(is_piped)
+            .tty(!is_piped)
             .max_stdin_buf_size(CHUNK_BYTES)
             .max_stdout_buf_size(CHUNK_BYTES)
             .max_stderr_buf_size(CHUNK_BYTES);
-        let object = self.name_of(name);
-        let mut process = match self.pods().exec(&pod, command, &params).await {
+        let mut process = match answered(self.pods().exec(&pod, command, &params)).await {
             Ok(process) => process,
-            Err(source) if is_not_found(&source) => return Err(ExecError::NoPod { object, pod }),
-            Err(source) => return Err(ExecError::StartFailed { object: Box::new(object), container, source }),
+            Err(source) if source.is_not_found() => return Err(ExecError::NoPod { object, pod }),
+            Err(source) => return Err(ExecError::StartFailed { object, container, source }),
         };
         let mut stdin = process.stdin();
-        if let (true, Some(stdin)) = (wrapped, &mut stdin) {
-            let text = format!("export {tag}\n{preamble}.\n");
+        if let (true, true, Some(stdin)) = (wrapped, is_piped, &mut stdin) {
+            let text = format!("export {TAG}={tag}\n{preamble}.\n");
             // A command that could not be run reads nothing; its status tells why.
             let _ = stdin.write_all(text.as_bytes()).await;
         }
-        Ok(Execution {
-            client: self.clone(),
-            object,
-            pod,
-            container,
-            tag: wrapped.then_some(tag),
-            stdin: stdin.filter(|_| input).map(|stdin| Box::new(stdin) as Box<_>),
+        let mut running = Execution {
+            at,
+            tag: (wrapped || !is_piped).then(|| format!("{TAG}={tag}")),
+            stdin: stdin.filter(|_| input || !is_piped).map(|stdin| Box::new(stdin) as Box<_>),
             stdout: process.stdout().map(|stream| Box::new(stream) as Box<_>),
             stderr: process.stderr().map(|stream| Box::new(stream) as Box<_>),
             status: process.take_status().map_or(Ending::Now(None), |status| Ending::Later(status.boxed())),
+            sizes: process.terminal_size(),
             process,
-        })
-    }
-}
-
-/// The command that goes to its folder first and gets its variables from its input.
-fn wrap(command: Vec<String>, cwd: Option<&str>, input: bool) -> Vec<String> {
-    let cwd = match cwd {
-        Some(cwd) if cwd.starts_with('-') => format!("./{cwd}"),
-        cwd => cwd.unwrap_or_default().to_owned(),
-    };
-    let input = if input { "+" } else { "-" };
-    let wrapper = ["sh", "-c", WRAPPER, "sh"].map(str::to_owned);
-    wrapper.into_iter().chain([cwd, input.to_owned()]).chain(command).collect()
-}
-
-/// Variables as lines of shell.
-fn preamble(env: &BTreeMap<String, String>) -> Result<String, ExecError> {
-    let mut text = String::new();
-    for (name, value) in env {
-        let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
-        let ok = name.starts_with(letter) && name.chars().all(|c| letter(c) || c.is_ascii_digit());
-        if !ok || value.contains('\0') {
-            return Err(ExecError::BadVariable { name: name.clone() });
+        };
+        if let Some(size) = options.tty {
+            running.resize(size).await?;
         }
-        let value = value.replace('\'', "'\\''").replace('\n', "'\"$n\"'");
-        text.push_str(&format!("export {name}='{value}'\n"));
+        Ok(running)
     }
-    Ok(text)
+}
+
+/// The container that a command runs in.
+#[derive(Clone)]
+struct At {
+    client: AgentSandboxClient,
+    object: ObjectName,
+    pod: String,
+    container: String,
+}
+
+impl At {
+    /// Runs a command that needs no wrapper and tells its exit code.
+    async fn run(self, command: impl IntoIterator<Item = String> + Debug, input: &str) -> Result<i32, ExecError> {
+        let Self { client, object, pod, container } = self;
+        let params =
+            AttachParams::default().container(container.clone()).stdin(!input.is_empty()).stdout(false).stderr(true);
+        let mut process = match answered(client.pods().exec(&pod, command, &params)).await {
+            Ok(process) => process,
+            Err(source) => return Err(ExecError::StartFailed { object, container, source }),
+        };
+        let status = process.take_status();
+        drop(process.stderr());
+        if let Some(mut stdin) = process.stdin() {
+            // What it does not take, its exit code tells.
+            let _ = stdin.write_all(input.as_bytes()).await;
+            let _ = stdin.shutdown().await;
+        }
+        let status = match status {
+            Some(status) => status.await,
+            None => None,
+        };
+        status.as_ref().and_then(exit_code).ok_or(ExecError::NoExitStatus { object })
+    }
+
+    /// Leaves a file that only the container's user may read.
+    async fn leave(&self, path: &str, text: &str) -> Result<(), ExecError> {
+        let command = ["sh", "-c", "umask 077; cat > \"$1\"", "sh", path].map(str::to_owned);
+        match self.clone().run(command, text).await? {
+            0 => Ok(()),
+            code => {
+                let message = format!("its variables could not be left in {path} (exit code {code})");
+                Err(ExecError::CommandRefused { object: self.object.clone(), message })
+            }
+        }
+    }
 }
 
 /// What a running command has written.
@@ -426,23 +488,44 @@ pub struct ExecEnd {
 
 impl ExecEnd {
     /// The signal that ended it, as far as the exit code tells: 9 for 137.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{ExecOptions, Signal};
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::ExecError> {
+    /// let running = client.start("hello", ["sleep", "1000"], ExecOptions::default()).await?;
+    /// running.kill(Signal::Term).await?;
+    /// assert_eq!(running.wait().await?.signal(), Some(15));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn signal(&self) -> Option<i32> {
         signal(self.exit_code)
     }
 }
 
 /// A command that runs. Dropping it closes the connection, and the command may go on: [`kill`](Self::kill) it.
+///
+/// # Examples
+/// ```no_run
+/// use agent_sandbox_sdk::{ExecOptions, Execution};
+///
+/// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), Box<dyn std::error::Error>> {
+/// let running: Execution = client.start("hello", ["make"], ExecOptions::default()).await?;
+/// println!("exit code {}", running.wait().await?.exit_code);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Execution {
-    client: AgentSandboxClient,
-    object: ObjectName,
-    pod: String,
-    container: String,
+    at: At,
     tag: Option<String>,
     process: AttachedProcess,
     stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
     stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
     status: Ending,
+    sizes: Option<mpsc::Sender<kube::api::TerminalSize>>,
 }
 
 /// How the connection ends.
@@ -455,12 +538,26 @@ enum Ending {
 
 impl Debug for Execution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Execution").field("object", &self.object).field("pod", &self.pod).finish_non_exhaustive()
+        f.debug_struct("Execution").field("object", &self.at.object).field("pod", &self.at.pod).finish_non_exhaustive()
     }
 }
 
 impl Execution {
     /// Takes the command's input; shutting it down is the end of the input. `None` if it was taken before.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::ExecOptions;
+    /// use tokio::io::AsyncWriteExt;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut running = client.start("hello", ["cat"], ExecOptions::default()).await?;
+    /// let mut stdin = running.stdin().expect("not taken yet");
+    /// stdin.write_all(b"to be echoed\n").await?;
+    /// stdin.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stdin(&mut self) -> Option<impl AsyncWrite + Send + Unpin + use<>> {
         self.stdin.take()
     }
@@ -470,6 +567,22 @@ impl Execution {
     ///
     /// # Errors
     /// [`ExecError::StreamFailed`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{ExecOptions, Output};
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::ExecError> {
+    /// let mut running = client.start("hello", ["make"], ExecOptions::default()).await?;
+    /// while let Some(written) = running.next().await? {
+    ///     match written {
+    ///         Output::Stdout(bytes) => println!("{} bytes of output", bytes.len()),
+    ///         Output::Stderr(bytes) => println!("{} bytes of complaints", bytes.len()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn next(&mut self) -> Result<Option<Output>, ExecError> {
         let mut bytes = vec![0; CHUNK_BYTES];
         loop {
@@ -503,7 +616,11 @@ impl Execution {
                 },
             };
             let Some((count, is_out)) = read else { return Ok(None) };
-            match (count.map_err(ExecError::StreamFailed)?, is_out) {
+            let count = match count {
+                Ok(count) => count,
+                Err(source) => return Err(ExecError::StreamFailed { object: self.at.object.clone(), source }),
+            };
+            match (count, is_out) {
                 (0, true) => self.stdout = None,
                 (0, false) => self.stderr = None,
                 (count, true) => return Ok(Some(Output::Stdout(bytes[..count].to_vec()))),
@@ -519,7 +636,7 @@ impl Execution {
                 Output::Stderr(bytes) => (&mut output.stderr, bytes),
             };
             if stream.len() + bytes.len() > limit {
-                return Err(ExecError::OutputTooLong { limit_bytes: limit });
+                return Err(ExecError::OutputTooLong { object: self.at.object.clone(), limit_bytes: limit });
             }
             stream.extend(bytes);
         }
@@ -532,17 +649,34 @@ impl Execution {
     /// # Errors
     /// [`ExecError::CommandRefused`] if it was not run, [`ExecError::NoExitStatus`] and [`ExecError::ConnectionFailed`]
     /// if the connection ended before it.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{ExecEnd, ExecOptions};
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::ExecError> {
+    /// let running = client.start("hello", ["make"], ExecOptions::default()).await?;
+    /// let end: ExecEnd = running.wait().await?;
+    /// println!("exit code {}", end.exit_code);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn wait(mut self) -> Result<ExecEnd, ExecError> {
         while self.next().await?.is_some() {}
         let status = match self.status {
             Ending::Later(ending) => ending.await.map(Box::new),
             Ending::Now(status) => status,
         };
-        self.process.join().await.map_err(|source| ExecError::ConnectionFailed(Box::new(source)))?;
-        let status = status.ok_or(ExecError::NoExitStatus)?;
-        match exit_code(&status) {
-            Some(exit_code) => Ok(ExecEnd { exit_code }),
-            None => Err(ExecError::CommandRefused { message: status.message.unwrap_or_default() }),
+        let object = self.at.object;
+        if let Err(source) = self.process.join().await {
+            return Err(ExecError::ConnectionFailed { object, source: Box::new(source) });
+        }
+        match status.as_deref().map(|status| (exit_code(status), &status.message)) {
+            None => Err(ExecError::NoExitStatus { object }),
+            Some((Some(exit_code), _)) => Ok(ExecEnd { exit_code }),
+            Some((None, message)) => {
+                Err(ExecError::CommandRefused { object, message: message.clone().unwrap_or_default() })
+            }
         }
     }
 
@@ -554,10 +688,21 @@ impl Execution {
     ///
     /// # Errors
     /// As for any command.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{ExecOptions, Signal};
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::ExecError> {
+    /// let running = client.start("hello", ["sleep", "1000"], ExecOptions::default()).await?;
+    /// if !running.kill(Signal::Int).await? {
+    ///     println!("it had ended already");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn kill(&self, signal: Signal) -> impl Future<Output = Result<bool, ExecError>> + Send + use<> {
-        let Self { client, object, pod, container, tag, .. } = self;
-        let (client, object, pod) = (client.clone(), object.clone(), pod.clone());
-        let (container, tag) = (container.clone(), tag.clone());
+        let (at, tag) = (self.at.clone(), self.tag.clone());
         async move {
             let Some(tag) = tag else { return Ok(false) };
             let signal = match signal {
@@ -566,21 +711,32 @@ impl Execution {
                 Signal::Kill => "KILL",
             };
             let command = ["sh", "-c", KILLER, "sh", signal, &tag].map(str::to_owned);
-            let params = AttachParams::default().container(container.clone()).stdin(false).stdout(false).stderr(true);
-            let started = client.pods().exec(&pod, command, &params).await;
-            let mut process =
-                started.map_err(|source| ExecError::StartFailed { object: Box::new(object), container, source })?;
-            let status = process.take_status();
-            drop(process.stderr());
-            let status = match status {
-                Some(status) => status.await,
-                None => None,
-            };
-            match status.as_ref().and_then(exit_code) {
-                Some(code) => Ok(code == 0),
-                None => Err(ExecError::NoExitStatus),
-            }
+            Ok(at.run(command, "").await? == 0)
         }
+    }
+
+    /// Tells the command's terminal its size; what runs there hears of it.
+    ///
+    /// # Errors
+    /// [`ExecError::NoTerminal`] if it was started without one; [`ExecError::NoExitStatus`] if the connection has ended.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{ExecOptions, TerminalSize};
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::ExecError> {
+    /// let options = ExecOptions { tty: Some(TerminalSize { columns: 80, rows: 24 }), ..Default::default() };
+    /// let mut shell = client.start("hello", ["bash"], options).await?;
+    /// shell.resize(TerminalSize { columns: 120, rows: 40 }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn resize(&mut self, size: TerminalSize) -> Result<(), ExecError> {
+        let object = || self.at.object.clone();
+        let Some(sizes) = &mut self.sizes else { return Err(ExecError::NoTerminal { object: object() }) };
+        let TerminalSize { columns, rows } = size;
+        let told = sizes.send(kube::api::TerminalSize { width: columns, height: rows }).await;
+        told.map_err(|_| ExecError::NoExitStatus { object: object() })
     }
 
     /// Ends the command: TERM, and KILL after some seconds. Answers whether it is known to have ended.
@@ -596,61 +752,6 @@ impl Execution {
             }
         }
         false
-    }
-}
-
-/// Turns bytes that come in pieces into text, without breaking a character that lies on the border of two.
-///
-/// # Examples
-/// ```
-/// use agent_sandbox_sdk::Utf8Decoder;
-///
-/// let mut decoder = Utf8Decoder::default();
-/// let euro = "€".as_bytes();
-/// assert_eq!(decoder.push(&euro[..2]), "");
-/// assert_eq!(decoder.push(&euro[2..]), "€");
-/// assert_eq!(decoder.push(&[b'a', 0xFF, b'b']), "a\u{FFFD}b");
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Utf8Decoder {
-    /// The start of a character, at most three bytes.
-    rest: Vec<u8>,
-}
-
-impl Utf8Decoder {
-    /// The text of what has come, up to the last whole character. What is no UTF-8 becomes `\u{FFFD}`.
-    pub fn push(&mut self, bytes: &[u8]) -> String {
-        self.rest.extend_from_slice(bytes);
-        let mut text = String::new();
-        let mut keep = 0;
-        for chunk in self.rest.utf8_chunks() {
-            text.push_str(chunk.valid());
-            if !chunk.invalid().is_empty() {
-                keep = chunk.invalid().len();
-                text.push(char::REPLACEMENT_CHARACTER);
-            } else {
-                keep = 0;
-            }
-        }
-        let tail = &self.rest[self.rest.len() - keep..];
-        let unfinished = keep > 0 && std::str::from_utf8(tail).is_err_and(|error| error.error_len().is_none());
-        if unfinished && self.rest.ends_with(tail) && self.last_is_invalid(keep) {
-            text.pop();
-            self.rest.drain(..self.rest.len() - keep);
-        } else {
-            self.rest.clear();
-        }
-        text
-    }
-
-    /// Whether the invalid bytes lie at the very end, where more may follow.
-    fn last_is_invalid(&self, keep: usize) -> bool {
-        self.rest.utf8_chunks().last().is_some_and(|chunk| chunk.invalid().len() == keep)
-    }
-
-    /// The end: what is left of a character that was cut off.
-    pub fn finish(self) -> &'static str {
-        if self.rest.is_empty() { "" } else { "\u{FFFD}" }
     }
 }
 

@@ -13,7 +13,11 @@ use k8s_openapi::{
 };
 use kube::{Api, ResourceExt, api::ListParams, api::PostParams};
 
-use crate::{conversion::Version, error::Error, sandboxes::AgentSandboxClient};
+use crate::{
+    conversion::Version,
+    error::{CallError, Error},
+    sandboxes::AgentSandboxClient,
+};
 
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -111,11 +115,37 @@ pub struct Health {
 
 impl Health {
     /// Whether nothing is known to be wrong.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::health::Health;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// let health: Health = client.health().await;
+    /// if !health.is_healthy() {
+    ///     eprint!("{health}");
+    /// }
+    /// # }
+    /// ```
     pub fn is_healthy(&self) -> bool {
         self.rows.iter().all(|row| row.verdict != Verdict::Bad)
     }
 
     /// The rows about one topic.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::health::{Row, Topic, Verdict};
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// for row in client.health().await.about(Topic::Permissions) {
+    ///     let Row { verdict, found, advice, .. } = row;
+    ///     if *verdict == Verdict::Bad {
+    ///         println!("{found}: {advice}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn about(&self, topic: Topic) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(move |row| row.topic == topic)
     }
@@ -192,9 +222,8 @@ impl AgentSandboxClient {
         let api = Api::<CustomResourceDefinition>::all(self.kube());
         let mut states = Vec::new();
         let mut broken = false;
-        for definition in crate::crds::all() {
-            let name = definition.name_any();
-            match ask(api.get_opt(&name)).await {
+        for name in crate::crds::NAMES {
+            match ask(api.get_opt(name)).await {
                 Ok(None) => states.push(format!("{name} is not there")),
                 Ok(Some(found)) => {
                     let stored =
@@ -218,18 +247,18 @@ impl AgentSandboxClient {
     /// The workloads that may be the controller, wherever they run. Among 500 of each kind they are looked for.
     ///
     /// # Errors
-    /// Why workloads could not be listed, or not all kinds of them, with those that were found.
+    /// [`HealthError`]: workloads could not be listed, or not all kinds of them.
     ///
     /// # Examples
     /// ```no_run
     /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
     /// match client.controllers().await {
     ///     Ok(found) => found.iter().for_each(|controller| println!("{controller}")),
-    ///     Err((why, _)) => println!("it is not known: {why}"),
+    ///     Err(error) => println!("it is not known: {error}"),
     /// }
     /// # }
     /// ```
-    pub async fn controllers(&self) -> Result<Vec<Controller>, (String, Vec<Controller>)> {
+    pub async fn controllers(&self) -> Result<Vec<Controller>, HealthError> {
         let everywhere = ListParams::default().limit(WORKLOADS);
         let deployments = ask(Api::<Deployment>::all(self.kube()).list(&everywhere)).await;
         let sets = ask(Api::<StatefulSet>::all(self.kube()).list(&everywhere)).await;
@@ -249,7 +278,7 @@ impl AgentSandboxClient {
         });
         let found = deployments.chain(sets).collect();
         match why {
-            Some(why) => Err((why, found)),
+            Some(why) => Err(HealthError::NotAllListed { why, found }),
             None => Ok(found),
         }
     }
@@ -258,7 +287,7 @@ impl AgentSandboxClient {
         let topic = Topic::Controller;
         let (found, why) = match self.controllers().await {
             Ok(found) => (found, None),
-            Err((why, found)) => (found, Some(why)),
+            Err(HealthError::NotAllListed { why, found }) => (found, Some(why)),
         };
         let texts = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match (found.as_slice(), why) {
@@ -336,6 +365,46 @@ impl AgentSandboxClient {
     }
 }
 
+/// Why it is not known which workloads are the controller.
+///
+/// # Examples
+/// ```no_run
+/// use agent_sandbox_sdk::health::HealthError;
+///
+/// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+/// if let Err(HealthError::NotAllListed { found, .. }) = client.controllers().await {
+///     println!("{} of them may not be all", found.len());
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HealthError {
+    /// Not all kinds of workloads could be listed.
+    #[error("Deployments and StatefulSets were not all listed: {why}")]
+    NotAllListed {
+        /// Why.
+        why: String,
+        /// Those that were found all the same.
+        found: Vec<Controller>,
+    },
+}
+
+impl HealthError {
+    /// Whether it makes sense to look again: not for who may not list them.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// let again = client.controllers().await.is_err_and(|error| error.is_retryable());
+    /// # }
+    /// ```
+    pub fn is_retryable(&self) -> bool {
+        let Self::NotAllListed { why, .. } = self;
+        !why.contains("is forbidden")
+    }
+}
+
 /// A workload that is the controller, as far as one can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -354,6 +423,17 @@ pub struct Controller {
 
 impl Controller {
     /// The image's tag.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::health::Controller;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::health::HealthError> {
+    /// let found: Vec<Controller> = client.controllers().await?;
+    /// println!("{:?}", found.first().and_then(Controller::version));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn version(&self) -> Option<&str> {
         let last = self.image.as_deref()?.rsplit('/').next()?;
         let (_, tag) = last.split('@').next()?.split_once(':')?;
@@ -394,8 +474,10 @@ fn image_name(image: &str) -> &str {
 async fn ask<T>(question: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(PATIENCE, question).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) => Err(status.message.clone()),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(match CallError::from(error) {
+            CallError::Refused(status) => status.message,
+            error => error.to_string(),
+        }),
         Err(_) => Err(format!("no answer within {PATIENCE:?}")),
     }
 }

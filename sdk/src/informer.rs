@@ -69,7 +69,7 @@ type Handler<K> = Box<dyn FnMut(&Arc<K>) + Send>;
 /// It works while [`next`](Self::next) or [`run`](Self::run) is waited for; nothing goes on in the background, and
 /// dropping it ends it at once, connected or not. When the connection breaks, or it falls behind so far that the server
 /// has forgotten where it was, it reads everything anew and tells only the differences: each object that was deleted
-/// meanwhile is told, and none that stayed as it was.
+/// meanwhile is told, and none that stayed as it was. It keeps objects without their `managedFields`.
 ///
 /// # Examples
 /// ```no_run
@@ -104,6 +104,17 @@ impl<K: Kind> Debug for Informer<K> {
 
 impl<K: Kind> Objects<K> {
     /// A view of the objects that `config` selects, which keeps itself up to date. Nothing is sent yet.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{informer::Informer, v1beta1::SandboxWarmPool};
+    /// use kube::runtime::watcher::Config;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// let pools: Informer<SandboxWarmPool> = client.warm_pools().informer(Config::default());
+    /// tokio::spawn(pools.run());
+    /// # }
+    /// ```
     pub fn informer(&self, config: watcher::Config) -> Informer<K> {
         Informer {
             events: Box::pin(self.watch(config)),
@@ -118,12 +129,35 @@ impl<K: Kind> Objects<K> {
 
 impl<K: Kind> Informer<K> {
     /// The view, to be read at any time from anywhere.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{informer::View, v1beta1::Sandbox};
+    /// use kube::runtime::watcher::Config;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// let informer = client.sandboxes().informer(Config::default());
+    /// let view: View<Sandbox> = informer.view();
+    /// tokio::spawn(informer.run());
+    /// println!("{}", view.list().len());
+    /// # }
+    /// ```
     pub fn view(&self) -> View<K> {
         self.view.clone()
     }
 
     /// Calls `handler` with each object when it becomes Ready, also with those that are when the informer begins. It is
     /// called in [`next`](Self::next), and keeps it waiting.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use kube::runtime::watcher::Config;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// let informer = client.claims().informer(Config::default());
+    /// informer.on_ready(|claim| println!("{:?} serves it", claim.sandbox_name())).run().await;
+    /// # }
+    /// ```
     #[must_use]
     pub fn on_ready(mut self, handler: impl FnMut(&Arc<K>) + Send + 'static) -> Self {
         self.on_ready.push(Box::new(handler));
@@ -131,6 +165,16 @@ impl<K: Kind> Informer<K> {
     }
 
     /// Calls `handler` with each object that is deleted, as it was last seen.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use kube::{ResourceExt, runtime::watcher::Config};
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// let informer = client.sandboxes().informer(Config::default());
+    /// informer.on_deleted(|sandbox| println!("{} is gone", sandbox.name_any())).run().await;
+    /// # }
+    /// ```
     #[must_use]
     pub fn on_deleted(mut self, handler: impl FnMut(&Arc<K>) + Send + 'static) -> Self {
         self.on_deleted.push(Box::new(handler));
@@ -139,12 +183,41 @@ impl<K: Kind> Informer<K> {
 
     /// Keeps the view up to date and calls the handlers, until the future is dropped or the cluster turns out not to
     /// serve the kind.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use kube::runtime::watcher::Config;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// let informer = client.sandboxes().informer(Config::default());
+    /// let running = tokio::spawn(informer.run());
+    /// running.abort();
+    /// # }
+    /// ```
     pub async fn run(mut self) {
         while self.next().await.is_some() {}
     }
 
-    /// The next change; the view has it already. `None` after an [`Error::NotServed`] or [`Error::DiscoveryFailed`] was
-    /// told: then nothing was ever watched. May be dropped and called again without a loss.
+    /// The next change; the view has it already. `None` after an error was told that no waiting changes, so that nothing
+    /// was ever watched: an [`Error::NotServed`], an [`Error::WatchFailed`] that is not retryable. May be dropped and
+    /// called again without a loss.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::informer::Change;
+    /// use kube::{ResourceExt, runtime::watcher::Config};
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// let mut informer = client.sandboxes().informer(Config::default());
+    /// while let Some(change) = informer.next().await {
+    ///     match change {
+    ///         Change::Added(sandbox) => println!("{} is there", sandbox.name_any()),
+    ///         Change::Interrupted(error) => eprintln!("{error}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub async fn next(&mut self) -> Option<Change<K>> {
         loop {
             if let Some(change) = self.pending.pop_front() {
@@ -155,7 +228,7 @@ impl<K: Kind> Informer<K> {
                 Err(error) => self.pending.push_back(Change::Interrupted(error)),
                 Ok(watcher::Event::Init) => self.fresh.clear(),
                 Ok(watcher::Event::InitApply(object)) => {
-                    self.fresh.insert(object.name_any(), Arc::new(object));
+                    self.fresh.insert(object.name_any(), lighter(object));
                 }
                 Ok(watcher::Event::InitDone) => {
                     let fresh = std::mem::take(&mut self.fresh);
@@ -168,13 +241,13 @@ impl<K: Kind> Informer<K> {
                     self.pending.push_back(Change::Synced);
                 }
                 Ok(watcher::Event::Apply(object)) => {
-                    let new = Arc::new(object);
+                    let new = lighter(object);
                     let old = self.view.lock().0.insert(new.name_any(), new.clone());
                     self.pending.extend(difference(old.as_ref(), &new));
                 }
                 Ok(watcher::Event::Delete(object)) => {
                     self.view.lock().0.remove(&object.name_any());
-                    self.pending.push_back(Change::Deleted(Arc::new(object)));
+                    self.pending.push_back(Change::Deleted(lighter(object)));
                 }
             }
         }
@@ -188,6 +261,12 @@ impl<K: Kind> Informer<K> {
             self.on_deleted.iter_mut().for_each(|handler| handler(object));
         }
     }
+}
+
+/// An object as it is kept: who has written which field takes more room than some objects, and nobody looks at it here.
+fn lighter<K: Kind>(mut object: K) -> Arc<K> {
+    object.meta_mut().managed_fields = None;
+    Arc::new(object)
 }
 
 /// What lies between two sights of an object of one name; one that was deleted and made again unseen is two changes.
@@ -222,16 +301,48 @@ impl<K> View<K> {
     }
 
     /// The object of that name.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{informer::View, v1beta1::Sandbox};
+    ///
+    /// # async fn example(view: View<Sandbox>) {
+    /// if let Some(sandbox) = view.get("hello") {
+    ///     println!("{}", sandbox.operating_mode());
+    /// }
+    /// # }
+    /// ```
     pub fn get(&self, name: &str) -> Option<Arc<K>> {
         self.lock().0.get(name).cloned()
     }
 
     /// All objects, in the order of their names.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{informer::View, v1beta1::Sandbox};
+    ///
+    /// # async fn example(view: View<Sandbox>) {
+    /// for sandbox in view.list() {
+    ///     println!("{}", sandbox.operating_mode());
+    /// }
+    /// # }
+    /// ```
     pub fn list(&self) -> Vec<Arc<K>> {
         self.lock().0.values().cloned().collect()
     }
 
     /// Whether all objects have been read once; an empty view says nothing before.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{informer::View, v1beta1::Sandbox};
+    ///
+    /// # async fn example(view: View<Sandbox>) {
+    /// let nothing_there = view.is_synced() && view.list().is_empty();
+    /// println!("{nothing_there}");
+    /// # }
+    /// ```
     pub fn is_synced(&self) -> bool {
         self.lock().1
     }

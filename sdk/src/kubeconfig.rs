@@ -24,12 +24,18 @@ use std::{
 
 use kube::{
     Client, Config,
-    client::AuthError,
+    client::{AuthError, ClientBuilder},
     config::{
         AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, KubeconfigError as Cause, NamedAuthInfo,
         NamedCluster, NamedContext,
     },
 };
+use tower::{buffer::BufferLayer, retry::RetryLayer};
+
+use crate::retry::Patience;
+
+/// Requests that wait for one connection to take them; kube-rs' own number.
+const REQUESTS: usize = 1024;
 
 /// What the context of a pod's service account is called.
 const IN_CLUSTER: &str = "in-cluster";
@@ -283,16 +289,49 @@ impl fmt::Debug for ClusterAccess {
 
 impl ClusterAccess {
     /// Where it came from.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::kubeconfig::{ConnectOptions, Environment, Source};
+    ///
+    /// # fn example() -> Result<(), agent_sandbox_sdk::kubeconfig::KubeconfigError> {
+    /// let access = ConnectOptions::default().find(&Environment::of_process())?;
+    /// if let Source::InCluster = access.source() {
+    ///     println!("in a pod");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn source(&self) -> &Source {
         &self.source
     }
 
     /// The chosen context's cluster.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::kubeconfig::{ClusterAccess, ClusterInfo};
+    ///
+    /// # fn example(access: ClusterAccess) {
+    /// let ClusterInfo { name, server, .. } = access.cluster();
+    /// println!("{name} at {server}");
+    /// # }
+    /// ```
     pub fn cluster(&self) -> &ClusterInfo {
         &self.info
     }
 
     /// All contexts, in the order of the file.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::kubeconfig::{ClusterAccess, ContextInfo};
+    ///
+    /// # fn example(access: ClusterAccess) {
+    /// let contexts: Vec<ContextInfo> = access.contexts().collect();
+    /// contexts.iter().for_each(|context| println!("{}", context.name));
+    /// # }
+    /// ```
     pub fn contexts(&self) -> impl Iterator<Item = ContextInfo> {
         self.kubeconfig.contexts.iter().map(|named| {
             let context = named.context.clone().unwrap_or_default();
@@ -306,6 +345,13 @@ impl ClusterAccess {
     }
 
     /// The context that the file has as its current one, whichever was chosen.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # fn example(access: agent_sandbox_sdk::kubeconfig::ClusterAccess) {
+    /// println!("{}", access.current_context().unwrap_or("none"));
+    /// # }
+    /// ```
     pub fn current_context(&self) -> Option<&str> {
         self.current.as_deref()
     }
@@ -334,6 +380,10 @@ impl ClusterAccess {
     /// A client. An exec plugin of the chosen user is run now, and again when what it gave runs out; nothing is sent to
     /// the server yet.
     ///
+    /// The client sends a request up to four times again that the server is too busy for (429, and 5xx with
+    /// `Retry-After`), and one that changes nothing also when a gateway finds no server (502, 503, 504). It waits as long
+    /// as the server asks, up to ten seconds; if asked for more it does not wait, and the error tells how long.
+    ///
     /// # Errors
     /// As [`config`](Self::config), and [`KubeconfigError::PluginFailed`] and [`KubeconfigError::ClientFailed`].
     ///
@@ -345,12 +395,19 @@ impl ClusterAccess {
     /// # }
     /// ```
     pub async fn connect(&self) -> Result<Client, KubeconfigError> {
-        let config = self.config().await?;
+        let mut config = self.config().await?;
+        config.default_retry = false;
         let context = || self.info.context.clone();
-        Client::try_from(config).map_err(|error| match plugin_failure(&error) {
-            Some(why) => KubeconfigError::PluginFailed { context: context(), why },
-            None => KubeconfigError::ClientFailed { context: context(), source: Box::new(error) },
-        })
+        let failed = |error| {
+            let why = if let kube::Error::Auth(error) = &error { plugin_failure(error) } else { None };
+            match why {
+                Some(why) => KubeconfigError::PluginFailed { context: context(), why },
+                None => KubeconfigError::ClientFailed { context: context(), source: Box::new(error) },
+            }
+        };
+        let builder = ClientBuilder::try_from(config).map_err(failed)?;
+        let again = RetryLayer::new(Patience::default());
+        Ok(builder.with_layer(&BufferLayer::new(REQUESTS)).with_layer(&again).build())
     }
 }
 
@@ -538,8 +595,7 @@ fn in_cluster(environment: &Environment) -> Option<Kubeconfig> {
 }
 
 /// Why a plugin failed, if that is what went wrong, without what it printed.
-fn plugin_failure(error: &kube::Error) -> Option<String> {
-    let kube::Error::Auth(error) = error else { return None };
+pub(crate) fn plugin_failure(error: &AuthError) -> Option<String> {
     match error {
         AuthError::AuthExecStart(source) => Some(format!("it was not started: {source}")),
         AuthError::AuthExecRun { cmd: _, out } => Some(format!("it ended with {}", out.status)),

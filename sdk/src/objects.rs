@@ -5,16 +5,17 @@ use std::{
     fmt::Debug,
     marker::PhantomData,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     Api, Client, Resource,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::{
         WatchStreamExt,
-        watcher::{self, watcher},
+        watcher::{self, DefaultBackoff, watcher},
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -22,7 +23,7 @@ use serde_json::Value;
 
 use crate::{
     conversion::{self, Version},
-    error::{Error, ObjectName},
+    error::{CallError, Error, ObjectName, answered},
     v1beta1::{Sandbox, SandboxClaim, SandboxTemplate, SandboxWarmPool},
 };
 
@@ -40,6 +41,15 @@ mod sealed {
 }
 
 /// One of the four kinds, in v1beta1.
+///
+/// # Examples
+/// ```
+/// use agent_sandbox_sdk::{Error, Kind, Objects};
+///
+/// async fn is_there<K: Kind>(objects: &Objects<K>, name: &str) -> Result<bool, Error> {
+///     objects.exists(name).await
+/// }
+/// ```
 pub trait Kind:
     sealed::Sealed
     + Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -93,20 +103,20 @@ impl Connection {
     }
 
     /// The newest version in which a kind is served; `None` if it is not.
-    async fn version(&self, group: &str, plural: &str) -> Result<Option<Version>, kube::Error> {
+    async fn version(&self, group: &str, plural: &str) -> Result<Option<Version>, CallError> {
         let key = format!("{plural}.{group}");
         let known = self.spoken.lock().expect("no panic under this lock").get(&key).copied();
         if known.is_some() {
             return Ok(known);
         }
         for version in [Version::V1beta1, Version::V1alpha1] {
-            match self.client.list_api_group_resources(&format!("{group}/{version}")).await {
+            match answered(self.client.list_api_group_resources(&format!("{group}/{version}"))).await {
                 Ok(list) if list.resources.iter().any(|resource| resource.name == plural) => {
                     self.spoken.lock().expect("no panic under this lock").insert(key, version);
                     return Ok(Some(version));
                 }
                 Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -160,6 +170,13 @@ impl<K: Kind> Objects<K> {
     }
 
     /// The namespace that all calls are about.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// assert_eq!(client.in_namespace("demo").claims().namespace(), "demo");
+    /// # }
+    /// ```
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -182,12 +199,18 @@ impl<K: Kind> Objects<K> {
     /// # }
     /// ```
     pub async fn version(&self) -> Result<Version, Error> {
-        let (group, plural) = (K::group(&()), K::plural(&()));
-        match self.connection.version(&group, &plural).await {
-            Ok(Some(version)) => Ok(version),
-            Ok(None) => Err(Error::NotServed { resource: format!("{plural}.{group}") }),
-            Err(source) => Err(Error::DiscoveryFailed { resource: format!("{plural}.{group}"), source }),
-        }
+        self.spoken(|source| Error::DiscoveryFailed { resource: Self::resource(), source }).await
+    }
+
+    /// The version that is spoken. That it is not known is a failure of the call that needs it.
+    async fn spoken(&self, failed: impl FnOnce(CallError) -> Error) -> Result<Version, Error> {
+        let found = self.connection.version(&K::group(&()), &K::plural(&())).await.map_err(failed)?;
+        found.ok_or_else(|| Error::NotServed { resource: Self::resource() })
+    }
+
+    /// Plural and group.
+    fn resource() -> String {
+        format!("{}.{}", K::plural(&()), K::group(&()))
     }
 
     /// Whether the cluster's definition of the kind has a field, in the version that it is spoken to in: whether a
@@ -209,11 +232,11 @@ impl<K: Kind> Objects<K> {
     /// ```
     pub async fn has_field(&self, path: &str) -> Result<bool, Error> {
         let version = self.version().await?;
-        let (group, plural, kind) = (K::group(&()), K::plural(&()), K::kind(&()));
-        let failed = |source| Error::DiscoveryFailed { resource: format!("{plural}.{group}"), source };
+        let (group, kind) = (K::group(&()), K::kind(&()));
+        let failed = |source| Error::DiscoveryFailed { resource: Self::resource(), source };
         let request = http::Request::get(format!("/openapi/v3/apis/{group}/{version}")).body(Vec::new());
         let request = request.expect("a path of letters, dots and slashes");
-        let description: Value = self.connection.client.request(request).await.map_err(failed)?;
+        let description: Value = answered(self.connection.client.request(request)).await.map_err(failed)?;
         let schemas = description["components"]["schemas"].as_object();
         let names = |schema: &&Value| {
             let kinds = schema["x-kubernetes-group-version-kind"].as_array();
@@ -232,8 +255,11 @@ impl<K: Kind> Objects<K> {
         Ok(true)
     }
 
-    pub(crate) async fn api(&self) -> Result<(Api<DynamicObject>, Version), Error> {
-        let version = self.version().await?;
+    pub(crate) async fn api(
+        &self,
+        failed: impl FnOnce(CallError) -> Error,
+    ) -> Result<(Api<DynamicObject>, Version), Error> {
+        let version = self.spoken(failed).await?;
         let mut resource = ApiResource::erase::<K>(&());
         resource.version = version.as_str().into();
         resource.api_version = format!("{}/{version}", resource.group);
@@ -246,38 +272,66 @@ impl<K: Kind> Objects<K> {
     ///
     /// # Errors
     /// [`Error::CreateFailed`]; [`Error::is_already_exists`] tells that the name is taken.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::v1beta1::SandboxClaim;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// let claim = SandboxClaim::builder("mine", "python").build()?;
+    /// let created = client.claims().create(&claim).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn create(&self, object: &K) -> Result<K, Error> {
         let name = self.name_in(object);
-        let (api, version) = self.api().await?;
+        let failed = |source| Error::CreateFailed { object: name.clone(), source };
+        let (api, version) = self.api(failed).await?;
         let object = self.outgoing(object, version, &name).await?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-        match api.create(&params, &object).await {
-            Ok(created) => self.incoming(created),
-            Err(source) => Err(Error::CreateFailed { object: name, source }),
-        }
+        self.incoming(answered(api.create(&params, &object)).await.map_err(failed)?)
     }
 
     /// Reads an object.
     ///
     /// # Errors
     /// [`Error::GetFailed`]; [`Error::is_not_found`] tells that there is none.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// let pool = client.warm_pools().get("python").await?;
+    /// println!("{:?}", pool.spec.replicas);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get(&self, name: &str) -> Result<K, Error> {
-        let (api, _) = self.api().await?;
-        match api.get(name).await {
-            Ok(object) => self.incoming(object),
-            Err(source) => Err(Error::GetFailed { object: self.name_of(name), source }),
-        }
+        let failed = |source| Error::GetFailed { object: self.name_of(name), source };
+        let (api, _) = self.api(failed).await?;
+        self.incoming(answered(api.get(name)).await.map_err(failed)?)
     }
 
     /// Whether there is an object of that name.
     ///
     /// # Errors
     /// [`Error::GetFailed`]; that there is none is not an error, that the whole kind is not served is.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// if !client.templates().exists("python").await? {
+    ///     println!("there is no such template");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn exists(&self, name: &str) -> Result<bool, Error> {
-        let (api, _) = self.api().await?;
-        match api.get_metadata_opt(name).await {
-            Ok(found) => Ok(found.is_some()),
-            Err(source) => Err(Error::GetFailed { object: self.name_of(name), source }),
+        let failed = |source| Error::GetFailed { object: self.name_of(name), source };
+        let (api, _) = self.api(failed).await?;
+        match answered(api.get_metadata(name)).await {
+            Ok(_) => Ok(true),
+            Err(source) if source.is_not_found() => Ok(false),
+            Err(source) => Err(failed(source)),
         }
     }
 
@@ -285,16 +339,24 @@ impl<K: Kind> Objects<K> {
     ///
     /// # Errors
     /// [`Error::ListFailed`], also if the list changed too much while its pages were read (410; try again).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use kube::api::ListParams;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// let red = client.claims().list(&ListParams::default().labels("team=red")).await?;
+    /// println!("{}", red.len());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn list(&self, params: &ListParams) -> Result<Vec<K>, Error> {
-        let (api, _) = self.api().await?;
+        let failed = |source| Error::ListFailed { kind: K::WORD, namespace: self.namespace.clone(), source };
+        let (api, _) = self.api(failed).await?;
         let mut params = ListParams { limit: params.limit.or(Some(PAGE)), ..params.clone() };
         let mut all = Vec::new();
         loop {
-            let page = api.list(&params).await.map_err(|source| Error::ListFailed {
-                kind: K::WORD,
-                namespace: self.namespace.clone(),
-                source,
-            })?;
+            let page = answered(api.list(&params)).await.map_err(failed)?;
             for item in page.items {
                 all.push(self.incoming(item)?);
             }
@@ -309,15 +371,23 @@ impl<K: Kind> Objects<K> {
     ///
     /// # Errors
     /// [`Error::UpdateFailed`]; [`Error::is_conflict`] tells that somebody else changed it in between: read it again.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// let mut pool = client.warm_pools().get("python").await?;
+    /// pool.spec.replicas = Some(5);
+    /// let pool = client.warm_pools().update(&pool).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn update(&self, object: &K) -> Result<K, Error> {
         let name = self.name_in(object);
-        let (api, version) = self.api().await?;
+        let failed = |source| Error::UpdateFailed { object: name.clone(), source };
+        let (api, version) = self.api(failed).await?;
         let body = self.outgoing(object, version, &name).await?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-        match api.replace(&name.name, &params, &body).await {
-            Ok(updated) => self.incoming(updated),
-            Err(source) => Err(Error::UpdateFailed { object: name, source }),
-        }
+        self.incoming(answered(api.replace(&name.name, &params, &body)).await.map_err(failed)?)
     }
 
     /// Changes parts of an object: a JSON merge patch, in terms of v1beta1. `null` removes.
@@ -337,25 +407,28 @@ impl<K: Kind> Objects<K> {
     /// # }
     /// ```
     pub async fn patch(&self, name: &str, patch: &Value) -> Result<K, Error> {
-        let (api, version) = self.api().await?;
         let failed = |source| Error::PatchFailed { object: self.name_of(name), source };
+        let (api, version) = self.api(failed).await?;
         if version == Version::V1beta1 {
             let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
-            return self.incoming(api.patch(name, &params, &Patch::Merge(patch)).await.map_err(failed)?);
+            let patched = answered(api.patch(name, &params, &Patch::Merge(patch))).await;
+            return self.incoming(patched.map_err(failed)?);
         }
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
         let mut attempt = 1;
         loop {
-            let current = api.get(name).await.map_err(failed)?;
+            let current = answered(api.get(name)).await.map_err(failed)?;
             let revision = current.metadata.resource_version.clone();
             let mut object = self.convert(to_json(&current), Version::V1beta1, name)?;
             merge(&mut object, patch);
             let mut body = self.dynamic(self.convert(object, version, name)?, name)?;
             body.metadata.resource_version = revision;
-            match api.replace(name, &params, &body).await {
+            match answered(api.replace(name, &params, &body)).await {
                 Ok(changed) => return self.incoming(changed),
-                Err(kube::Error::Api(status)) if status.is_conflict() && attempt < ATTEMPTS => attempt += 1,
-                Err(source) => return Err(failed(source)),
+                Err(source) => match source.status() {
+                    Some(status) if status.is_conflict() && attempt < ATTEMPTS => attempt += 1,
+                    _ => return Err(failed(source)),
+                },
             }
         }
     }
@@ -365,16 +438,25 @@ impl<K: Kind> Objects<K> {
     ///
     /// # Errors
     /// [`Error::ApplyFailed`]; [`Error::is_conflict`] tells that another manager has one of the fields.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::v1beta1::SandboxWarmPool;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = SandboxWarmPool::builder("python", "python").replicas(3).build()?;
+    /// client.warm_pools().apply(&pool, false).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn apply(&self, object: &K, force: bool) -> Result<K, Error> {
         let name = self.name_in(object);
-        let (api, version) = self.api().await?;
+        let failed = |source| Error::ApplyFailed { object: name.clone(), source };
+        let (api, version) = self.api(failed).await?;
         let mut body = self.outgoing(object, version, &name).await?;
         body.metadata.managed_fields = None;
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), force, ..Default::default() };
-        match api.patch(&name.name, &params, &Patch::Apply(&body)).await {
-            Ok(applied) => self.incoming(applied),
-            Err(source) => Err(Error::ApplyFailed { object: name, source }),
-        }
+        self.incoming(answered(api.patch(&name.name, &params, &Patch::Apply(&body))).await.map_err(failed)?)
     }
 
     /// Deletes an object; what it owns goes with it, after it. Returns before all is gone: see
@@ -382,6 +464,14 @@ impl<K: Kind> Objects<K> {
     ///
     /// # Errors
     /// [`Error::DeleteFailed`]; [`Error::is_not_found`] tells that there was none.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// client.claims().delete("mine").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn delete(&self, name: &str) -> Result<(), Error> {
         self.delete_with(name, &DeleteParams::default()).await
     }
@@ -390,6 +480,15 @@ impl<K: Kind> Objects<K> {
     ///
     /// # Errors
     /// As [`delete`](Self::delete); [`Error::is_conflict`] tells that the name is another object's now.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// let claim = client.claims().get("mine").await?;
+    /// client.claims().delete_this(&claim).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn delete_this(&self, object: &K) -> Result<(), Error> {
         let preconditions = Preconditions { uid: object.meta().uid.clone(), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..Default::default() };
@@ -397,18 +496,16 @@ impl<K: Kind> Objects<K> {
     }
 
     async fn delete_with(&self, name: &str, params: &DeleteParams) -> Result<(), Error> {
-        let (api, _) = self.api().await?;
-        match api.delete(name, params).await {
-            Ok(_) => Ok(()),
-            Err(source) => Err(Error::DeleteFailed { object: self.name_of(name), source }),
-        }
+        let failed = |source| Error::DeleteFailed { object: self.name_of(name), source };
+        let (api, _) = self.api(failed).await?;
+        answered(api.delete(name, params)).await.map(drop).map_err(failed)
     }
 
     /// Watches the objects that `config` selects: first those that exist, then every change.
     ///
     /// The stream does not end. It starts over by itself when the connection breaks or it falls behind, and waits
-    /// longer each time that fails; an error item only tells of it. An error that the cluster does not know the kind
-    /// ends the stream.
+    /// longer each time that fails; an error item only tells of it. Only before the first event can it end, after an
+    /// error that no waiting changes: the cluster does not know the kind, or is not to be trusted.
     ///
     /// # Examples
     /// ```no_run
@@ -430,25 +527,50 @@ impl<K: Kind> Objects<K> {
         config: watcher::Config,
     ) -> impl Stream<Item = Result<watcher::Event<K>, Error>> + Send + use<K> {
         let this = self.clone();
-        futures::stream::once(async move {
-            let (api, _) = this.api().await?;
-            let namespace = this.namespace.clone();
-            let events = watcher(api, config).default_backoff().map_err(move |source| Error::WatchFailed {
-                kind: K::WORD,
-                namespace: namespace.clone(),
-                source,
-            });
-            Ok::<_, Error>(events.map(move |event| {
-                Ok(match event? {
+        self.opened().flat_map(move |api| {
+            let this = this.clone();
+            let api = match api {
+                Ok(api) => api,
+                Err(error) => return futures::stream::once(async { Err(error) }).left_stream(),
+            };
+            let events = watcher(api, config.clone()).default_backoff().map(move |event| {
+                Ok(match event.map_err(|error| this.watch_failed(error.into()))? {
                     watcher::Event::Apply(object) => watcher::Event::Apply(this.incoming(object)?),
                     watcher::Event::Delete(object) => watcher::Event::Delete(this.incoming(object)?),
                     watcher::Event::Init => watcher::Event::Init,
                     watcher::Event::InitApply(object) => watcher::Event::InitApply(this.incoming(object)?),
                     watcher::Event::InitDone => watcher::Event::InitDone,
                 })
-            }))
+            });
+            events.right_stream()
         })
-        .try_flatten()
+    }
+
+    /// The API to watch. A cluster that does not say which versions it serves is asked again, later each time, for as
+    /// long as that may help; each time is told.
+    pub(crate) fn opened(&self) -> impl Stream<Item = Result<Api<DynamicObject>, Error>> + Send + use<K> {
+        struct Next<K> {
+            objects: Objects<K>,
+            pauses: DefaultBackoff,
+            pause: Duration,
+        }
+        let first = Next { objects: self.clone(), pauses: DefaultBackoff::default(), pause: Duration::ZERO };
+        futures::stream::unfold(Some(first), |next| async {
+            let mut next = next?;
+            tokio::time::sleep(next.pause).await;
+            match next.objects.api(|source| next.objects.watch_failed(source)).await {
+                Ok((api, _)) => Some((Ok(api), None)),
+                Err(error) if error.is_retryable() => {
+                    next.pause = next.pauses.next().unwrap_or_default();
+                    Some((Err(error), Some(next)))
+                }
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    fn watch_failed(&self, source: CallError) -> Error {
+        Error::WatchFailed { kind: K::WORD, namespace: self.namespace.clone(), source }
     }
 
     pub(crate) fn name_of(&self, name: &str) -> ObjectName {
@@ -464,19 +586,18 @@ impl<K: Kind> Objects<K> {
         conversion::convert(object, to).map_err(|source| Error::ConvertFailed { object: self.name_of(name), source })
     }
 
+    fn bad(&self, object: &ObjectName, error: &serde_json::Error) -> Error {
+        let source = conversion::ConversionError::bad_object(&K::kind(&()), error);
+        Error::ConvertFailed { object: object.clone(), source }
+    }
+
     fn dynamic(&self, object: Value, name: &str) -> Result<DynamicObject, Error> {
-        serde_json::from_value(object).map_err(|source| Error::ConvertFailed {
-            object: self.name_of(name),
-            source: conversion::ConversionError::BadObject { kind: K::kind(&()).into(), source },
-        })
+        serde_json::from_value(object).map_err(|error| self.bad(&self.name_of(name), &error))
     }
 
     /// An object as the cluster wants it.
     async fn outgoing(&self, object: &K, version: Version, name: &ObjectName) -> Result<DynamicObject, Error> {
-        let mut body = serde_json::to_value(object).map_err(|source| Error::ConvertFailed {
-            object: name.clone(),
-            source: conversion::ConversionError::BadObject { kind: K::kind(&()).into(), source },
-        })?;
+        let mut body = serde_json::to_value(object).map_err(|error| self.bad(name, &error))?;
         if version == Version::V1alpha1 {
             let pool = body["spec"]["warmPoolRef"]["name"].as_str().map(str::to_owned);
             let revision = body["metadata"]["resourceVersion"].take();
@@ -520,10 +641,7 @@ impl<K: Kind> Objects<K> {
         if let Some(revision) = revision {
             object["metadata"]["resourceVersion"] = revision.into();
         }
-        serde_json::from_value(object).map_err(|source| Error::ConvertFailed {
-            object: self.name_of(&name),
-            source: conversion::ConversionError::BadObject { kind: K::kind(&()).into(), source },
-        })
+        serde_json::from_value(object).map_err(|error| self.bad(&self.name_of(&name), &error))
     }
 }
 

@@ -14,6 +14,14 @@ macro_rules! open_enum {
 
         impl $name {
             /// The value as it stands in the object.
+            ///
+            /// # Examples
+            /// ```
+            /// use agent_sandbox_sdk::v1beta1::OperatingMode;
+            ///
+            /// assert_eq!(OperatingMode::Suspended.as_str(), "Suspended");
+            /// assert_eq!(OperatingMode::from("Asleep"), OperatingMode::Other("Asleep".into()));
+            /// ```
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$variant => stringify!($variant),)+

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    error::{PortError, is_not_found},
+    error::{PortError, answered},
     sandboxes::AgentSandboxClient,
 };
 
@@ -34,6 +34,18 @@ const CHUNK_BYTES: usize = 16 << 10;
 /// One connection to a port of a sandbox; dropping it ends it.
 ///
 /// The end of what is written cannot be told to the other side: shutting it down ends the connection.
+///
+/// # Examples
+/// ```no_run
+/// use agent_sandbox_sdk::PortStream;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut stream: PortStream = client.connect_port("hello", 8080).await?;
+/// stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct PortStream {
     pipe: DuplexStream,
     refusal: Option<BoxFuture<'static, Option<String>>>,
@@ -160,10 +172,10 @@ impl AgentSandboxClient {
             Err(source) => return Err(PortError::PodLookupFailed { object, source: Box::new(source) }),
         };
         let pod = sandbox.pod_name().unwrap_or(name).to_owned();
-        let mut forwarder = match self.pods().portforward(&pod, &[port]).await {
+        let mut forwarder = match answered(self.pods().portforward(&pod, &[port])).await {
             Ok(forwarder) => forwarder,
-            Err(source) if is_not_found(&source) => return Err(PortError::NoPod { object, pod }),
-            Err(source) => return Err(PortError::ConnectFailed { object: Box::new(object), port, source }),
+            Err(source) if source.is_not_found() => return Err(PortError::NoPod { object, pod }),
+            Err(source) => return Err(PortError::ConnectFailed { object, port, source }),
         };
         let refusal = forwarder.take_error(port).map(FutureExt::boxed);
         let pipe = forwarder.take_stream(port).expect("it was asked for, and taken by nobody else");

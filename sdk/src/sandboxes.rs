@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, time::Duration};
 
-use futures::Stream;
+use futures::{AsyncReadExt, Stream};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{
@@ -13,7 +13,7 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    error::{Error, ObjectName, WaitError},
+    error::{CallError, Error, LogsError, ObjectName, WaitError, answered},
     kubeconfig::{ConnectOptions, Environment, KubeconfigError},
     objects::{Connection, Objects},
     v1beta1::{Sandbox, SandboxClaim, SandboxTemplate, SandboxWarmPool},
@@ -21,6 +21,12 @@ use crate::{
 
 /// A pod annotation that kubectl reads too: which container is meant when none is named.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// How much of a log is read at once when nobody says how much.
+const LOG_BYTES: i64 = 16 << 20;
+
+/// How much one piece of a log holds at most.
+const LOG_PIECE_BYTES: usize = 16 << 10;
 
 /// Sandboxes of one namespace.
 ///
@@ -106,26 +112,71 @@ impl AgentSandboxClient {
     }
 
     /// The sandboxes of the namespace.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::{Objects, v1beta1::Sandbox};
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// let sandboxes: Objects<Sandbox> = client.sandboxes();
+    /// assert!(!sandboxes.exists("nobody").await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sandboxes(&self) -> Objects<Sandbox> {
         Objects::new(self.connection.clone(), &self.namespace)
     }
 
     /// The claims of the namespace.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::WaitError> {
+    /// client.claims().wait_ready("mine", std::time::Duration::from_secs(60)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn claims(&self) -> Objects<SandboxClaim> {
         Objects::new(self.connection.clone(), &self.namespace)
     }
 
     /// The templates of the namespace.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// println!("{:?}", client.templates().get("python").await?.spec.env_vars_injection_policy);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn templates(&self) -> Objects<SandboxTemplate> {
         Objects::new(self.connection.clone(), &self.namespace)
     }
 
     /// The warm pools of the namespace.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// client.warm_pools().scale("python", 5).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn warm_pools(&self) -> Objects<SandboxWarmPool> {
         Objects::new(self.connection.clone(), &self.namespace)
     }
 
     /// The kube-rs client behind this one.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use k8s_openapi::api::core::v1::Pod;
+    /// use kube::Api;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) {
+    /// let pods: Api<Pod> = Api::namespaced(client.kube(), client.namespace());
+    /// # }
+    /// ```
     pub fn kube(&self) -> Client {
         self.connection.client.clone()
     }
@@ -401,29 +452,87 @@ impl AgentSandboxClient {
         self.sandboxes().wait_gone(name, timeout).await
     }
 
-    /// Reads the log of a container. Without one in `params` it is the pod's default: the one named by the annotation
-    /// `kubectl.kubernetes.io/default-container` in the pod template, else the first.
+    /// Reads the log of a container, up to 16 MiB of it unless `params` say another limit. Without a container in
+    /// `params` it is the pod's default: the one named by the annotation `kubectl.kubernetes.io/default-container` in the
+    /// pod template, else the first. It does not follow: see [`log_stream`](Self::log_stream).
     ///
     /// # Errors
-    /// [`Error::GetFailed`] if the sandbox, and so its pod's name, is not known; else [`Error::LogsFailed`].
+    /// [`LogsError`]: no sandbox, no pod, or no log of that container yet.
     ///
     /// # Examples
     /// ```no_run
     /// use kube::api::LogParams;
     ///
-    /// # async fn example(sandboxes: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::Error> {
+    /// # async fn example(sandboxes: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::LogsError> {
     /// let last = LogParams { tail_lines: Some(10), ..Default::default() };
     /// println!("{}", sandboxes.logs("hello", &last).await?);
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn logs(&self, name: &str, params: &LogParams) -> Result<String, Error> {
-        let sandbox = self.get(name).await?;
+    pub async fn logs(&self, name: &str, params: &LogParams) -> Result<String, LogsError> {
+        let limit = params.limit_bytes.or(Some(LOG_BYTES));
+        let (object, pod, params) =
+            self.log_of(name, LogParams { limit_bytes: limit, follow: false, ..params.clone() }).await?;
+        answered(self.pods().logs(&pod, &params)).await.map_err(|source| no_log(object, pod, source))
+    }
+
+    /// Reads the log of a container as it is written: up to 16 KiB at once, in the order in which it was written. With
+    /// `follow` in `params` the stream goes on until the container ends; else until the log does.
+    ///
+    /// # Errors
+    /// As [`logs`](Self::logs); [`LogsError::StreamFailed`] is the last item of a stream that breaks off.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::Utf8Decoder;
+    /// use futures::TryStreamExt;
+    /// use kube::api::LogParams;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::LogsError> {
+    /// let params = LogParams { follow: true, ..Default::default() };
+    /// let mut pieces = std::pin::pin!(client.log_stream("hello", &params).await?);
+    /// let mut text = Utf8Decoder::default();
+    /// while let Some(bytes) = pieces.try_next().await? {
+    ///     print!("{}", text.push(&bytes));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn log_stream(
+        &self,
+        name: &str,
+        params: &LogParams,
+    ) -> Result<impl Stream<Item = Result<Vec<u8>, LogsError>> + Send + use<>, LogsError> {
+        let (object, pod, params) = self.log_of(name, params.clone()).await?;
+        // A server may say nothing, not even that it will, before there is something to say.
+        let log = match self.pods().log_stream(&pod, &params).await {
+            Ok(log) => Box::pin(log),
+            Err(error) => return Err(no_log(object, pod, error.into())),
+        };
+        Ok(futures::stream::unfold(Some((log, object)), |next| async {
+            let (mut log, object) = next?;
+            let mut piece = vec![0; LOG_PIECE_BYTES];
+            match log.read(&mut piece).await {
+                Ok(0) => None,
+                Ok(count) => {
+                    piece.truncate(count);
+                    Some((Ok(piece), Some((log, object))))
+                }
+                Err(source) => Some((Err(LogsError::StreamFailed { object, source }), None)),
+            }
+        }))
+    }
+
+    /// The pod whose log is meant, and the container in it.
+    async fn log_of(&self, name: &str, params: LogParams) -> Result<(ObjectName, String, LogParams), LogsError> {
+        let object = self.name_of(name);
+        let sandbox = match self.get(name).await {
+            Ok(sandbox) => sandbox,
+            Err(source) => return Err(LogsError::PodLookupFailed { object, source: Box::new(source) }),
+        };
         let pod = sandbox.pod_name().unwrap_or(name).to_owned();
         let container = params.container.clone().or_else(|| default_container(&sandbox));
-        let params = LogParams { container, ..params.clone() };
-        let logs = self.pods().logs(&pod, &params).await;
-        logs.map_err(|source| Error::LogsFailed { object: Box::new(self.name_of(name)), pod, source })
+        Ok((object, pod, LogParams { container, ..params }))
     }
 
     pub(crate) fn pods(&self) -> Api<Pod> {
@@ -433,6 +542,13 @@ impl AgentSandboxClient {
     pub(crate) fn name_of(&self, name: &str) -> ObjectName {
         ObjectName::new("sandbox", self.namespace.as_str(), name)
     }
+}
+
+fn no_log(object: ObjectName, pod: String, source: CallError) -> LogsError {
+    if source.is_not_found() {
+        return LogsError::NoPod { object, pod };
+    }
+    LogsError::ReadFailed { object, pod, source }
 }
 
 /// The container that is meant when none is named.

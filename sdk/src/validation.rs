@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
-use crate::{conversion::Version, crds, objects::Kind};
+use crate::{conversion::Version, crds, objects::Kind, schema::facts::QUANTITY_PATTERN};
 
 /// One thing that the server would refuse. Prints as the server says it: `spec.replicas: Invalid value: -1: …`.
 ///
@@ -188,6 +188,13 @@ fn check(value: &Value, schema: &Value, path: &str, found: &mut Vec<Violation>) 
             }
         }
     }
+    if let (Some(text), Some(pattern)) = (value.as_str(), schema["pattern"].as_str())
+        && pattern == QUANTITY_PATTERN
+        && !is_quantity(text)
+    {
+        let said = format!("Invalid value: {text:?}: {path} in body should match '{pattern}'");
+        found.push(invalid(path, "FieldValueInvalid", said));
+    }
     match value {
         Value::Object(members) => object(members, schema, path, found),
         Value::Array(items) => {
@@ -197,6 +204,31 @@ fn check(value: &Value, schema: &Value, path: &str, found: &mut Vec<Violation>) 
             duplicates(items, schema, path, found);
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Whether a text matches the pattern of quantities, the only one that specs have.
+fn is_quantity(text: &str) -> bool {
+    let without_sign = |text: &'_ str| text.strip_prefix(['+', '-']).unwrap_or(text).len();
+    let number = |text: &str| {
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (whole, part) = text[..digits].split_once('.').unwrap_or((&text[..digits], ""));
+        let is_number = !part.contains('.') && whole.len() + part.len() > 0;
+        is_number.then_some(digits)
+    };
+    let text = &text[text.len() - without_sign(text)..];
+    let Some(digits) = number(text) else { return false };
+    let suffix = &text[digits..];
+    let exponent = suffix.strip_prefix(['e', 'E']).filter(|rest| !rest.is_empty() && *rest != "i");
+    match exponent {
+        Some(rest) => {
+            let rest = &rest[rest.len() - without_sign(rest)..];
+            number(rest) == Some(rest.len())
+        }
+        None => {
+            let plain = suffix.strip_suffix('i').filter(|start| "KMGTPE".contains(*start) && start.len() == 1);
+            suffix.is_empty() || plain.is_some() || (suffix.len() == 1 && "numkMGTPE".contains(suffix))
+        }
     }
 }
 

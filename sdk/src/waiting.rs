@@ -6,7 +6,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Event, Pod, PodStatus};
 use kube::{
     Api,
-    api::ListParams,
+    api::{DynamicObject, ListParams},
     runtime::{WatchStreamExt, wait::Condition, watcher::watch_object},
 };
 use serde_json::Value;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     conditions::{self, reasons},
     conversion::Version,
-    error::{Error, LastSeen, WaitError, is_watch_retryable},
+    error::{CallError, Error, LastSeen, WaitError},
     objects::{Kind, Objects},
     v1beta1::{OperatingMode, Sandbox, SandboxClaim, SandboxWarmPool},
 };
@@ -142,13 +142,13 @@ impl<K: Kind> Objects<K> {
         name: &str,
         judge: impl Fn(Option<&K>) -> Verdict,
         last: &mut Option<K>,
-        interrupted: &mut Option<kube::runtime::watcher::Error>,
+        interrupted: &mut Option<CallError>,
     ) -> Result<Judged<K>, WaitError> {
         let refused = |source: Error| WaitError::NotWatched { object: self.name_of(name), source: Box::new(source) };
-        let (api, _) = self.api().await.map_err(refused)?;
+        let api = self.opened_for(refused, interrupted).await?;
         let mut changes = pin!(watch_object(api, name).default_backoff());
         while let Some(change) = changes.next().await {
-            match change {
+            match change.map_err(CallError::from) {
                 Ok(object) => {
                     let object = object.map(|object| self.incoming(object)).transpose().map_err(refused)?;
                     let verdict = judge(object.as_ref());
@@ -162,11 +162,28 @@ impl<K: Kind> Objects<K> {
                         Verdict::Later => *last = object,
                     }
                 }
-                Err(error) if is_watch_retryable(&error) => *interrupted = Some(error),
+                Err(error) if error.is_watch_retryable() => *interrupted = Some(error),
                 Err(source) => return Err(WaitError::WatchRefused { object: self.name_of(name), source }),
             }
         }
         unreachable!("a watch does not end by itself")
+    }
+
+    /// The API to watch, as soon as the cluster can be asked for it.
+    async fn opened_for(
+        &self,
+        refused: impl Fn(Error) -> WaitError,
+        interrupted: &mut Option<CallError>,
+    ) -> Result<Api<DynamicObject>, WaitError> {
+        let mut opened = pin!(self.opened());
+        while let Some(api) = opened.next().await {
+            match api {
+                Ok(api) => return Ok(api),
+                Err(Error::WatchFailed { source, .. }) if source.is_retryable() => *interrupted = Some(source),
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        unreachable!("it ends only with an API or an error that is told")
     }
 
     /// What an object and its pod say about themselves. What cannot be asked for is left out.
@@ -225,6 +242,19 @@ impl Objects<Sandbox> {
     /// has expired, it is suspended. [`WaitError::Gone`] if it does not exist. [`WaitError::TimedOut`] after `timeout`.
     /// Both tell what the controller, the pod and its events said last. A broken connection is no error while there is
     /// time left.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use agent_sandbox_sdk::WaitError;
+    ///
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::WaitError> {
+    /// match client.sandboxes().wait_ready("hello", std::time::Duration::from_secs(60)).await {
+    ///     Err(WaitError::TimedOut { last, .. }) => println!("so far: {last}"),
+    ///     ready => println!("{:?}", ready?.status),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn wait_ready(&self, name: &str, timeout: Duration) -> Result<Sandbox, WaitError> {
         let is_ready = conditions::is_ready();
         let judge = |sandbox: Option<&Sandbox>| match sandbox {
@@ -252,9 +282,29 @@ impl Objects<Sandbox> {
     ///
     /// # Errors
     /// [`WaitError::Gone`] and [`WaitError::TimedOut`], as with [`wait_ready`](Self::wait_ready).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), Box<dyn std::error::Error>> {
+    /// client.suspend("hello").await?;
+    /// client.sandboxes().wait_suspended("hello", std::time::Duration::from_secs(60)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn wait_suspended(&self, name: &str, timeout: Duration) -> Result<Sandbox, WaitError> {
         let refused = |source: Error| WaitError::NotWatched { object: self.name_of(name), source: Box::new(source) };
         let is_suspended = conditions::is_suspended();
+        let started = tokio::time::Instant::now();
+        let mut interrupted = None;
+        // The cluster is asked for its version, until it answers.
+        let opened = tokio::time::timeout(timeout, self.opened_for(refused, &mut interrupted)).await;
+        if let Ok(opened) = opened {
+            opened?;
+        } else {
+            let (object, last) = (self.name_of(name), Box::default());
+            return Err(WaitError::TimedOut { object, wanted: "Suspended", after: timeout, last, source: interrupted });
+        }
+        let timeout = timeout.saturating_sub(started.elapsed());
         if self.version().await.map_err(refused)? == Version::V1beta1 {
             let wanted = |sandbox: &Sandbox| is_suspended.matches_object(Some(sandbox));
             return self.wait_until(name, "Suspended", wanted, timeout).await;
@@ -269,10 +319,10 @@ impl Objects<Sandbox> {
             let mut changes = pin!(watch_object(pods, pod).default_backoff());
             let mut interrupted = None;
             while let Some(change) = changes.next().await {
-                match change {
+                match change.map_err(CallError::from) {
                     Ok(None) => return Ok(()),
                     Ok(Some(_)) => {}
-                    Err(error) if is_watch_retryable(&error) => interrupted = Some(error),
+                    Err(error) if error.is_watch_retryable() => interrupted = Some(error),
                     Err(error) => return Err(error),
                 }
             }
@@ -347,6 +397,14 @@ impl Objects<SandboxWarmPool> {
     ///
     /// # Errors
     /// [`WaitError::Gone`] and [`WaitError::TimedOut`].
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn example(client: agent_sandbox_sdk::AgentSandboxClient) -> Result<(), agent_sandbox_sdk::WaitError> {
+    /// client.warm_pools().wait_filled("python", std::time::Duration::from_secs(60)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn wait_filled(&self, name: &str, timeout: Duration) -> Result<SandboxWarmPool, WaitError> {
         let filled = |pool: &SandboxWarmPool| {
             let status = pool.status.clone().unwrap_or_default();

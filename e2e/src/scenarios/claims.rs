@@ -14,8 +14,9 @@ use k8s_openapi::{
 };
 use kube::{
     ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
+use serde_json::json;
 
 use crate::World;
 
@@ -162,13 +163,16 @@ pub(super) async fn ten_claims_at_once_get_ten_sandboxes(world: &World) -> Resul
 pub(super) async fn claims_end_as_they_say(world: &World) -> Result<()> {
     pool(world, 0).await?;
     let ends = |policy| {
-        let shutdown_time = Some(Time(world.now() + world.soon()));
-        let lifecycle = ClaimLifecycle { shutdown_time, shutdown_policy: Some(policy), ..Default::default() };
+        let lifecycle = ClaimLifecycle { shutdown_policy: Some(policy), ..Default::default() };
         SandboxClaimSpec { lifecycle: Some(lifecycle), ..spec() }
     };
     let (_, kept) = claim(world, "kept", ends(ClaimShutdownPolicy::Retain)).await?;
     let (gone, its) = claim(world, "gone", ends(ClaimShutdownPolicy::DeleteForeground)).await?;
     world.step("both come to their end");
+    let end = Patch::Merge(json!({"spec": {"lifecycle": {"shutdownTime": Time(world.soon())}}}));
+    for name in ["kept", "gone"] {
+        world.api::<SandboxClaim>().patch(name, &PatchParams::default(), &end).await?;
+    }
     let is_expired = |claim: Option<&SandboxClaim>| {
         claim.is_some_and(|claim| ready(claim) == ("False", "ClaimExpired") && sandbox_of(claim).is_none())
     };

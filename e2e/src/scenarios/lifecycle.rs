@@ -173,7 +173,7 @@ pub(super) async fn a_sandbox_lives_and_takes_its_belongings_with_it(world: &Wor
 
     // Expired: pod and Service go, the sandbox and its volume stay.
     world.step("expired");
-    sandboxes.set_shutdown_time(NAME, Some(world.now() + world.soon())).await?;
+    sandboxes.set_shutdown_time(NAME, Some(world.soon())).await?;
     world.eventually::<Sandbox>(NAME, "expired", is_expired()).await?;
     world.eventually_gone(&second_pod).await?;
     world.eventually_gone(&service).await?;
@@ -213,7 +213,7 @@ pub(super) async fn a_sandbox_that_is_to_be_deleted_at_its_end_leaves_nothing(wo
     let service = world.api::<Service>().get(NAME).await?;
     let claim = world.api::<PersistentVolumeClaim>().get(&format!("data-{NAME}")).await?;
 
-    let end = world.now() + world.soon();
+    let end = world.soon();
     let expiring = sandboxes.set_shutdown_time(NAME, Some(end)).await?;
     let Time(stored) = expiring.spec.shutdown_time.context("a shutdown time")?;
     ensure!(stored.as_second() == end.as_second(), "a time is kept to the second: {stored} for {end}");

@@ -1,10 +1,14 @@
 //! The scenarios as data: a name that is a claim, what the target must have, and the story.
 
+mod agents;
+mod application;
 mod claims;
 mod exec;
 mod health;
 mod isolation;
 mod lifecycle;
+mod migration;
+mod sandboxes;
 mod sweep;
 mod upgrade;
 mod warm_pools;
@@ -31,12 +35,24 @@ pub enum Feature {
     Gvisor,
     /// Network policies cut connections off.
     NetworkPolicy,
+    /// Agents can be brought in: there are a runner that containers can run and a program that drives it.
+    Agents,
+    /// Minutes cost nothing: time is virtual.
+    VirtualTime,
 }
 
 impl Feature {
     /// All, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Exec, Self::Processes, Self::Conversion, Self::Installation, Self::Gvisor, Self::NetworkPolicy];
+    pub const ALL: [Self; 8] = [
+        Self::Exec,
+        Self::Processes,
+        Self::Conversion,
+        Self::Installation,
+        Self::Gvisor,
+        Self::NetworkPolicy,
+        Self::Agents,
+        Self::VirtualTime,
+    ];
 }
 
 impl fmt::Display for Feature {
@@ -48,6 +64,8 @@ impl fmt::Display for Feature {
             Self::Installation => "installation",
             Self::Gvisor => "gvisor",
             Self::NetworkPolicy => "network-policy",
+            Self::Agents => "agents",
+            Self::VirtualTime => "virtual-time",
         })
     }
 }
@@ -132,7 +150,12 @@ pub const ALL: &[Scenario] = scenarios! {
     isolation::the_kernel_of_a_sandbox_is_gvisors [Exec, Gvisor];
     upgrade::objects_of_v1alpha1_go_on_as_v1beta1 [Conversion];
     upgrade::a_claim_of_v1alpha1_is_served_by_a_shadow_pool [Conversion];
+    migration::pods_of_phase_one_become_sandboxes_with_their_files [Exec];
     sweep::a_sweep_by_label_takes_what_carries_it_and_nothing_else [];
+    sandboxes::a_projects_sandbox_is_made_used_listed_stopped_made_again_and_destroyed [Exec];
+    sandboxes::a_restarted_application_finds_its_sandboxes_again [Exec];
+    sandboxes::a_sandbox_that_nobody_uses_is_shut_down_and_keeps_its_files [Exec, VirtualTime];
+    agents::a_task_is_planned_approved_and_carried_out_in_a_sandbox [Exec, Processes, Agents];
 };
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{
     fmt,
     io::ErrorKind,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -50,6 +50,11 @@ impl Tool {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The same, whose runs end when it is set off.

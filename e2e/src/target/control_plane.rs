@@ -4,9 +4,8 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -25,7 +24,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-use super::{outside::Ended, program};
+use super::{ended::Ended, program};
 
 /// How long the two may take until they answer.
 const READY: Duration = Duration::from_secs(90);
@@ -141,13 +140,13 @@ fn free_ports() -> Result<[u16; 3]> {
     Ok([first.local_addr()?.port(), second.local_addr()?.port(), third.local_addr()?.port()])
 }
 
-/// Starts a program that writes into a log, in a process group of its own: Ctrl-C is for this process to handle.
-fn child(command: &mut Command, log: &Path) -> Result<Ended> {
-    let what = command.get_program().to_string_lossy().into_owned();
+/// Starts a program that writes into a log.
+fn child(command: &Command, log: &Path) -> Result<Ended> {
     let file = fs::File::create(log).context("no log file")?;
     let both = file.try_clone().context("no log file")?;
-    let child = command.stdin(Stdio::null()).stdout(file).stderr(both).process_group(0).spawn();
-    Ok(Ended(child.with_context(|| format!("{what} does not start"))?))
+    let program = command.get_program();
+    let child = Ended::program(program, command.get_args(), file.into(), both.into());
+    child.with_context(|| format!("{} does not start", program.to_string_lossy()))
 }
 
 /// Waits until a condition holds, for as long as the program runs.
@@ -180,7 +179,7 @@ async fn answers(client: &Client, child: &mut Ended, log: &Path) -> Result<()> {
 }
 
 fn still_runs(child: &mut Ended, log: &Path) -> Result<()> {
-    match child.0.try_wait()? {
+    match child.ended()? {
         None => Ok(()),
         Some(status) => bail!("{} ended with {status}; it said\n{}", name(log), tail(log)),
     }

@@ -10,7 +10,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use crate::setup::command::Tool;
+use super::ended::Ended;
+use crate::{runner::Stop, setup::command::Tool};
 
 /// The image; `K3S_IMAGE` names another.
 const IMAGE: &str = "rancher/k3s:v1.36.3-k3s1";
@@ -28,31 +29,24 @@ const SAYS: &str = "Node controller sync successful";
 /// The running container, with our sandbox controllers as its clients; it is removed with this value.
 pub(super) struct K3s {
     _outside: Outside,
-    _container: Container,
-}
-
-struct Container {
-    docker: Tool,
-    id: String,
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        if let Err(error) = self.docker.run(&["rm", "--force", "--volumes", &self.id], WORD) {
-            eprintln!("the container {} stays: {error:#}", self.id);
-        }
-    }
+    _removed: Ended,
 }
 
 impl K3s {
     /// Starts it; the answer's text is a kubeconfig of the administrator.
-    pub(super) async fn start() -> Result<(Self, String)> {
-        let docker = Tool::find("docker").context("k3s needs Docker")?;
+    pub(super) async fn start(stop: &Stop) -> Result<(Self, String)> {
+        let docker = Tool::find("docker").context("k3s needs Docker")?.stopping(stop);
         docker.run(&["info", "--format", "{{.ServerVersion}}"], WORD).context("no Docker daemon answers")?;
         let image = std::env::var("K3S_IMAGE").unwrap_or_else(|_| IMAGE.into());
+        let name = format!("e2e-k3s-{}", std::process::id());
+        // Before there is a container: who is killed while docker pulls its image leaves none.
+        let removed = Ended::at_last(docker.path().as_os_str(), ["rm", "--force", "--volumes", &name]);
+        let removed = removed.context("no shell to take k3s down with")?;
         let run = [
             "run",
             "--detach",
+            "--name",
+            &name,
             "--privileged",
             "--label",
             "e2e.agents.x-k8s.io/k3s=true",
@@ -69,17 +63,16 @@ impl K3s {
             "--disable",
             "traefik,metrics-server",
         ];
-        let id = docker.run(&run, READY).context("k3s does not start")?.trim().to_owned();
-        let container = Container { docker: docker.clone(), id };
+        docker.run(&run, READY).context("k3s does not start")?;
         let end = Instant::now() + READY;
-        while !docker.both(&["logs", &container.id], WORD)?.contains(SAYS) {
+        while !docker.both(&["logs", &name], WORD)?.contains(SAYS) {
             if Instant::now() > end {
-                bail!("k3s is not ready after {READY:?}; see `docker logs {}`", container.id);
+                bail!("k3s is not ready after {READY:?}; see `docker logs {}`", name);
             }
             tokio::time::sleep(ASK).await;
         }
-        let inside = docker.run(&["exec", &container.id, "cat", "/etc/rancher/k3s/k3s.yaml"], WORD)?;
-        let port = docker.run(&["port", &container.id, "6443/tcp"], WORD)?;
+        let inside = docker.run(&["exec", &name, "cat", "/etc/rancher/k3s/k3s.yaml"], WORD)?;
+        let port = docker.run(&["port", &name, "6443/tcp"], WORD)?;
         let address = port.lines().next().map(str::trim).filter(|line| !line.is_empty());
         let address = address.context("docker does not say where k3s listens")?;
         let text = inside.replace("https://127.0.0.1:6443", &format!("https://{address}"));
@@ -89,6 +82,6 @@ impl K3s {
         let outside = Outside::connect(config, 1).await.map_err(|why| anyhow!(why))?;
         let settings = Settings { kubelet: false, ..Settings::default() };
         outside.start(&settings).await.map_err(|why| anyhow!("our controllers do not start: {why}"))?;
-        Ok((Self { _outside: outside, _container: container }, text))
+        Ok((Self { _outside: outside, _removed: removed }, text))
     }
 }

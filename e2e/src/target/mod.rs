@@ -1,6 +1,7 @@
 //! [`Target`]: where scenarios run. The only place that knows.
 
 mod control_plane;
+mod ended;
 mod k3s;
 mod outside;
 
@@ -8,10 +9,11 @@ use std::{
     collections::BTreeSet,
     env,
     ffi::OsString,
-    fmt,
+    fmt, fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,6 +25,7 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tempfile::TempDir;
 use tokio::runtime::{self, Runtime};
 
 use self::{control_plane::ControlPlane, k3s::K3s, outside::Processes};
@@ -30,7 +33,7 @@ use crate::{
     Feature, World,
     runner::Stop,
     scenarios::Skip,
-    world::{Steps, Surroundings},
+    world::{Agents, Steps, Surroundings},
 };
 
 /// An image with a shell; a real cluster pulls it, or the one that `K8S_E2E_IMAGE` names.
@@ -53,7 +56,8 @@ pub enum TargetKind {
     /// A real kube-apiserver and etcd from the folder in `KUBEBUILDER_ASSETS`, with our kubelet and controllers as clients.
     KubeApiserver,
     /// The cluster of the environment's kubeconfig, which must have the controller; `K8S_E2E_CONTEXT` names a context,
-    /// `K8S_E2E_IMAGE` an image, `K8S_E2E_FEATURES` what it has beside exec and processes.
+    /// `K8S_E2E_IMAGE` an image, `K8S_E2E_FEATURES` what it has beside exec and processes, `K8S_E2E_RUNNER` an agent runner
+    /// that the image can run.
     Kubeconfig,
     /// k3s in a container; needs Docker.
     K3s,
@@ -149,6 +153,11 @@ impl fmt::Debug for Target {
 pub struct TargetOptions {
     /// The program that runs `fake-apiserver`'s command line, with the arguments that come first. Default: this program.
     pub fake: Option<(PathBuf, Vec<OsString>)>,
+    /// The program that runs the provider's command line, with the arguments that come first. Default: this program.
+    pub provider: Option<(PathBuf, Vec<OsString>)>,
+    /// A program that containers of the target can run as an agent runner. Default: for processes `e2e-agent-runner` beside
+    /// this program, for a real cluster `K8S_E2E_RUNNER`.
+    pub runner: Option<PathBuf>,
     /// The folder with `etcd` and `kube-apiserver`. Default: `KUBEBUILDER_ASSETS`.
     pub assets: Option<PathBuf>,
     /// The kubeconfig's context. Default: the current one; for minikube, the profile `agent-sandbox`.
@@ -160,7 +169,8 @@ pub struct TargetOptions {
 impl Target {
     /// A fake in memory, in virtual time, for each scenario.
     pub fn memory() -> Self {
-        Self::new("memory", &[Feature::Exec, Feature::Conversion, Feature::Installation], 2, Place::Memory)
+        let features = [Feature::Exec, Feature::Conversion, Feature::Installation, Feature::VirtualTime];
+        Self::new("memory", &features, 2, Place::Memory)
     }
 
     /// Opens a target.
@@ -170,20 +180,20 @@ impl Target {
     pub fn open(kind: TargetKind, options: &TargetOptions) -> Result<Self> {
         let mut target = match kind {
             TargetKind::Memory => Self::memory(),
-            TargetKind::Https => Self::fake("https", false)?,
-            TargetKind::Processes => Self::fake("processes", true)?,
+            TargetKind::Https => Self::fake("https", false, options)?,
+            TargetKind::Processes => Self::fake("processes", true, options)?,
             TargetKind::Outside => Self::outside(options)?,
             TargetKind::KubeApiserver => Self::kube_apiserver(options)?,
             TargetKind::Kubeconfig => {
                 let context = options.context.clone().or_else(|| env::var("K8S_E2E_CONTEXT").ok());
-                Self::kubeconfig("kubeconfig", context, features_of_environment()?)?
+                Self::kubeconfig("kubeconfig", context, features_of_environment()?, options)?
             }
-            TargetKind::K3s => Self::k3s()?,
+            TargetKind::K3s => Self::k3s(&options.stop)?,
             TargetKind::Minikube => {
                 let profile = options.context.clone().unwrap_or_else(|| crate::setup::PROFILE.into());
                 let mut features = features_of_environment()?;
                 features.extend([Feature::Gvisor, Feature::Installation]);
-                Self::kubeconfig("minikube", Some(profile), features)?
+                Self::kubeconfig("minikube", Some(profile), features, options)?
             }
         };
         target.stop = options.stop.clone();
@@ -203,7 +213,7 @@ impl Target {
 
     fn new(name: &str, features: &[Feature], jobs: usize, place: Place) -> Self {
         let image = env::var("K8S_E2E_IMAGE").unwrap_or_else(|_| IMAGE.into());
-        let surroundings = Surroundings { image, patience_seconds: 3 };
+        let surroundings = Surroundings { image, agents: None };
         let features = features.iter().copied().collect();
         Self { name: name.into(), features, surroundings, jobs, stop: Stop::never(), place }
     }
@@ -212,7 +222,7 @@ impl Target {
         Place::Reached(Box::new(Reached { config, _held: held, _runtime: runtime }))
     }
 
-    fn fake(name: &str, processes: bool) -> Result<Self> {
+    fn fake(name: &str, processes: bool, options: &TargetOptions) -> Result<Self> {
         let runtime = workers()?;
         let (cluster, kubeconfig) = runtime.block_on(async {
             let builder = Cluster::builder().seed(1).system_time().real_processes(processes);
@@ -226,8 +236,32 @@ impl Target {
         let mut target = Self::new(name, &features, 6, Self::reached(config, Held::Fake(cluster), Some(runtime)));
         if processes {
             target.jobs = 4; // real processes want real processors
+            let beside = || Some(env::current_exe().ok()?.with_file_name("e2e-agent-runner"));
+            if let Some(runner) = options.runner.clone().or_else(beside).filter(|runner| runner.is_file()) {
+                let folder = tempfile::Builder::new().prefix("e2e-").tempdir().context("no folder for a kubeconfig")?;
+                let file = folder.path().join("kubeconfig");
+                fs::write(&file, kubeconfig).context("no kubeconfig")?;
+                target.bring_agents(runner, vec!["--kubeconfig".into(), file.into()], Some(folder), options)?;
+            }
         }
         Ok(target)
+    }
+
+    /// Says how agents come in, with the arguments by which programs find the cluster.
+    fn bring_agents(
+        &mut self,
+        runner: PathBuf,
+        cluster: Vec<OsString>,
+        folder: Option<TempDir>,
+        options: &TargetOptions,
+    ) -> Result<()> {
+        let program = match &options.provider {
+            Some(provider) => provider.clone(),
+            None => (env::current_exe().context("this program's path")?, vec!["agent-sandbox-provider".into()]),
+        };
+        self.surroundings.agents = Some(Arc::new(Agents { program, runner, cluster, folder }));
+        self.features.insert(Feature::Agents);
+        Ok(())
     }
 
     fn outside(options: &TargetOptions) -> Result<Self> {
@@ -237,9 +271,7 @@ impl Target {
         };
         let (processes, kubeconfig) = Processes::start(&fake.0, &fake.1)?;
         let place = Self::reached(loopback(&kubeconfig)?, Held::Processes(processes), None);
-        let mut target = Self::new("outside", &[Feature::Exec, Feature::Conversion], 6, place);
-        target.surroundings.patience_seconds = 5; // everything is a call over HTTPS there
-        Ok(target)
+        Ok(Self::new("outside", &[Feature::Exec, Feature::Conversion], 6, place))
     }
 
     fn kube_apiserver(options: &TargetOptions) -> Result<Self> {
@@ -251,28 +283,30 @@ impl Target {
             );
         };
         let runtime = workers()?;
-        let (control_plane, kubeconfig) = runtime.block_on(ControlPlane::start(&assets))?;
+        let started = runtime.block_on(unless_stopped(&options.stop, ControlPlane::start(&assets)));
+        let (control_plane, kubeconfig) = started?;
         let place = Self::reached(loopback(&kubeconfig)?, Held::ControlPlane(control_plane), Some(runtime));
-        let mut target = Self::new("kube-apiserver", &[Feature::Exec, Feature::Conversion], 8, place);
-        target.surroundings.patience_seconds = 8; // everything is a call over HTTPS there
-        Ok(target)
+        Ok(Self::new("kube-apiserver", &[Feature::Exec, Feature::Conversion], 8, place))
     }
 
-    fn k3s() -> Result<Self> {
+    fn k3s(stop: &Stop) -> Result<Self> {
         let runtime = workers()?;
-        let (k3s, kubeconfig) = runtime.block_on(K3s::start())?;
+        let (k3s, kubeconfig) = runtime.block_on(unless_stopped(stop, K3s::start(stop)))?;
         let place = Self::reached(loopback(&kubeconfig)?, Held::K3s(k3s), Some(runtime));
         let features = [Feature::Exec, Feature::Processes, Feature::NetworkPolicy];
-        let mut target = Self::new("k3s", &features, 4, place);
-        target.surroundings.patience_seconds = 20; // the first of all pods waits for its image
-        Ok(target)
+        Ok(Self::new("k3s", &features, 4, place))
     }
 
-    fn kubeconfig(name: &str, context: Option<String>, features: BTreeSet<Feature>) -> Result<Self> {
+    fn kubeconfig(
+        name: &str,
+        context: Option<String>,
+        features: BTreeSet<Feature>,
+        options: &TargetOptions,
+    ) -> Result<Self> {
         let runtime = workers()?;
         let config = runtime.block_on(async {
-            let options = ConnectOptions { context, ..Default::default() };
-            let found = options.find(&Environment::of_process()).context("no usable kubeconfig")?;
+            let connect = ConnectOptions { context: context.clone(), ..Default::default() };
+            let found = connect.find(&Environment::of_process()).context("no usable kubeconfig")?;
             let config = found.config().await.context("no usable kubeconfig")?;
             let client = Client::try_from(config.clone()).context("no client for the kubeconfig")?;
             client.apiserver_version().await.with_context(|| format!("{} does not answer", config.cluster_url))?;
@@ -281,7 +315,11 @@ impl Target {
         let mut target = Self::new(name, &[], 4, Self::reached(config, Held::Nothing, None));
         target.features = features;
         target.features.extend([Feature::Exec, Feature::Processes]);
-        target.surroundings.patience_seconds = 20;
+        let runner = options.runner.clone().or_else(|| env::var_os("K8S_E2E_RUNNER").map(PathBuf::from));
+        // Two programs agree on a cluster by the context's name.
+        if let (Some(runner), Some(context)) = (runner, context) {
+            target.bring_agents(runner, vec!["--context".into(), context.into()], None, options)?;
+        }
         Ok(target)
     }
 
@@ -372,6 +410,15 @@ impl Target {
             }
             outcome => outcome,
         }
+    }
+}
+
+/// Waits for a target to start, but no longer than it is wanted.
+async fn unless_stopped<T>(stop: &Stop, starting: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = stop.stopped() => Err(anyhow!("broken off while the target started")),
+        started = starting => started,
     }
 }
 

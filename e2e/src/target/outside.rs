@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Stdio,
     sync::mpsc,
     thread,
     time::Duration,
@@ -13,6 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use tempfile::TempDir;
+
+use super::ended::Ended;
 
 /// How long a process may take until it says that it is ready.
 const READY: Duration = Duration::from_secs(60);
@@ -24,36 +26,30 @@ pub(super) struct Processes {
     _folder: TempDir,
 }
 
-/// A child that is ended when its owner goes.
-pub(super) struct Ended(pub(super) Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // it has ended by itself
-        let _ = self.0.wait();
-    }
-}
-
 impl Processes {
     /// Starts both; the answer's text is the server's kubeconfig.
     pub(super) fn start(program: &Path, first: &[OsString]) -> Result<(Self, String)> {
         let folder = tempfile::Builder::new().prefix("e2e-outside-").tempdir().context("no folder for a kubeconfig")?;
         let file = folder.path().join("kubeconfig");
         let path = file.as_os_str();
+        let first: Vec<&OsStr> = first.iter().map(OsString::as_os_str).collect();
         let serve = ["serve", "--no-kubelet", "--no-sandbox-controllers", "--kubeconfig"].map(OsStr::new);
-        let server = ready(Command::new(program).args(first).args(serve).arg(path))?;
-        let controllers = ready(Command::new(program).args(first).args(["controllers", "--kubeconfig"]).arg(path))?;
+        let server = ready(program, &[&first, &serve[..], &[path]].concat())?;
+        let controllers = ["controllers", "--kubeconfig"].map(OsStr::new);
+        let controllers = ready(program, &[&first, &controllers[..], &[path]].concat())?;
         let kubeconfig = fs::read_to_string(&file).context("the server's kubeconfig")?;
         Ok((Self { _controllers: controllers, _server: server, _folder: folder }, kubeconfig))
     }
 }
 
 /// Starts a program and waits for the line that begins with `ready`.
-fn ready(command: &mut Command) -> Result<Ended> {
-    let what = format!("{command:?}");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    let mut child = Ended(child.with_context(|| format!("{what} does not start"))?);
-    let stdout = child.0.stdout.take().context("its output is piped")?;
+fn ready(program: &Path, arguments: &[&OsStr]) -> Result<Ended> {
+    let what = || {
+        [program.as_os_str()].iter().chain(arguments).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    };
+    let started = Ended::program(program.as_os_str(), arguments, Stdio::piped(), Stdio::inherit());
+    let mut child = started.with_context(|| format!("{} does not start", what()))?;
+    let stdout = child.stdout().context("its output is piped")?;
     let (heard, line) = mpsc::channel();
     thread::spawn(move || {
         let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
@@ -62,6 +58,6 @@ fn ready(command: &mut Command) -> Result<Ended> {
         }
         lines.for_each(drop);
     });
-    line.recv_timeout(READY).map_err(|_| anyhow!("{what} did not get ready in {READY:?}"))?;
+    line.recv_timeout(READY).map_err(|_| anyhow!("{} did not get ready in {READY:?}", what()))?;
     Ok(child)
 }

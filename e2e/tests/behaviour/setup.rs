@@ -15,10 +15,14 @@ use std::{
 
 use fake_apiserver::Cluster;
 
-/// What each fake program begins with: it notes its call, and does at the call that is asked for what it is told.
+/// What each fake program begins with: it notes its call, and does at the call that is asked for what it is told. It is all
+/// one process, for there are many calls.
 const HEAD: &str = r#"#!/bin/sh
-echo "$(basename "$0") $*" >> "$STATE/calls"
-calls=$(wc -l < "$STATE/calls")
+calls=0
+[ ! -e "$STATE/count" ] || read -r calls < "$STATE/count"
+calls=$((calls + 1))
+echo $calls > "$STATE/count"
+echo "${0##*/} $*" >> "$STATE/calls"
 if [ "$calls" = "$AT" ]; then
   case "$DO" in
     fail) echo "something of the network is down" >&2; exit 7 ;;
@@ -34,11 +38,11 @@ case "$*" in
   "profile list --output json")
     if [ -e "$STATE/started" ]; then echo "{\"invalid\": [], \"valid\": [{\"Name\": \"$PROFILE\", \"Status\": \"OK\"}]}"
     else echo '{"error": "Exiting due to MK_USAGE_NO_PROFILE: No minikube profile was found."}'; after; exit 14; fi ;;
-  start*) touch "$STATE/started"; echo "* Done!" ;;
+  start*) : > "$STATE/started"; echo "* Done!" ;;
   "addons list"*)
     if [ -e "$STATE/gvisor" ]; then status=enabled; else status=disabled; fi
     echo "{\"gvisor\": {\"Profile\": \"$PROFILE\", \"Status\": \"$status\"}, \"ingress\": {\"Status\": \"disabled\"}}" ;;
-  "addons enable gvisor"*) touch "$STATE/gvisor" ;;
+  "addons enable gvisor"*) : > "$STATE/gvisor" ;;
   delete*) rm -f "$STATE/started" "$STATE/gvisor" "$STATE/controller" "$STATE"/applied-* ;;
   *) echo "minikube: unknown: $*" >&2; exit 64 ;;
 esac
@@ -56,14 +60,16 @@ case "$*" in
   "get nodes"*) echo "{\"items\": [{\"status\": {\"nodeInfo\": {\"containerRuntimeVersion\": \"${RUNTIME:-containerd://2.2.0}\"}}}]}" ;;
   wait*pod*) [ -e "$STATE/gvisor" ] ;;
   "get deployment"*)
-    if [ -e "$STATE/controller" ]; then printf 'registry.k8s.io/agent-sandbox/agent-sandbox-controller:%s' "$(cat "$STATE/controller")"; fi ;;
+    if [ -e "$STATE/controller" ]; then
+      read -r release < "$STATE/controller"; printf 'registry.k8s.io/agent-sandbox/agent-sandbox-controller:%s' "$release"
+    fi ;;
   apply*releases/download/*)
     file=${*##*/}; release=${*%/*}; echo "${release##*/}" > "$STATE/controller"; echo "$file applied" ;;
   "rollout status"*) [ -e "$STATE/controller" ] ;;
   wait*crd/*) [ -e "$STATE/controller" ] ;;
-  apply*--validate=strict*) [ -e "${*##*--filename }" ] && touch "$STATE/applied-$(basename "${*##*/}")" ;;
+  apply*--validate=strict*) [ -e "${*##*--filename }" ] && : > "$STATE/applied-${*##*/}" ;;
   delete*releases/download/*) rm -f "$STATE/controller" ;;
-  delete*) rm -f "$STATE/applied-$(basename "${*##*/}")" ;;
+  delete*) rm -f "$STATE/applied-${*##*/}" ;;
   *) echo "kubectl: unknown: $*" >&2; exit 64 ;;
 esac
 status=$?
@@ -126,7 +132,7 @@ impl Machine {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         // What the fake programs need of the system; a real minikube is not among it.
-        for name in ["basename", "cat", "kill", "rm", "sleep", "touch", "wc"] {
+        for name in ["kill", "rm", "sleep"] {
             std::os::unix::fs::symlink(which::which(name).unwrap(), machine.at("bin").join(name)).unwrap();
         }
         machine
@@ -175,7 +181,9 @@ impl Machine {
     }
 
     fn forget_calls(&self) {
-        let _ = fs::remove_file(self.at("state/calls"));
+        for name in ["state/calls", "state/count"] {
+            let _ = fs::remove_file(self.at(name)); // it may not be there
+        }
     }
 
     /// Whether all is there that a set-up makes.
@@ -307,16 +315,16 @@ fn what_is_missing_or_old_is_said_at_once_with_what_to_do() {
 }
 
 /// Whether a process is there and no zombie.
-fn runs(id: &str) -> bool {
+pub(super) fn runs(id: &str) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/stat", id.trim())).unwrap_or_default();
     status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
 }
 
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+pub(super) fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
     while !condition() {
-        assert!(Instant::now() < end, "{what}: not after 30 s");
-        thread::sleep(Duration::from_millis(10));
+        assert!(Instant::now() < end, "{what}: not after 60 s");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -21,6 +21,8 @@ pub struct AgentConfig {
     pub out_of_reach: Duration,
     /// How long one command of ours in the sandbox may take. Default: 2 minutes.
     pub command_timeout: Duration,
+    /// After how many events of its session a task's next plan begins a session of its own. Default: 100 000.
+    pub max_session_events: u64,
     /// Whether a sandbox is made for a project that has none. Default: yes.
     pub create_sandbox: bool,
     /// Whether all projects share the sandbox of the project `default`. Default: no.
@@ -39,6 +41,7 @@ impl Default for AgentConfig {
             grace: Duration::from_secs(5),
             out_of_reach: Duration::from_secs(10 * 60),
             command_timeout: Duration::from_secs(2 * 60),
+            max_session_events: 100_000,
             create_sandbox: true,
             shared_sandbox: false,
             sandbox: SandboxConfig::new("default", "/"),

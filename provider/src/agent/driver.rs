@@ -336,6 +336,7 @@ impl Driver {
     /// The worktree that the agent is to work in, if there can be one, and what to tell about it.
     async fn place(&self, run: &Run, remote: &Remote) -> Step<(Option<Worktree>, Option<String>)> {
         let id = worktree_id(&run.task_id);
+        self.inner.until_discarded(&id).await;
         let (task, known) =
             self.inner.store.read(|tx| Ok((tx.get::<Task>(&run.task_id)?, tx.get::<Worktree>(&id)?)))?;
         let Some(task) = task else { return Err(Setback::Failed(task_gone(&run.task_id))) };
@@ -647,8 +648,8 @@ pub(super) fn start_error(run: &Run) -> Error {
 }
 
 /// Removes the worktree of a plan that was turned down, unless something would be lost; tries once.
-pub(super) async fn discard_worktree(inner: &Inner, worktree_id: String, session: Option<String>) {
-    let worktree: Result<Option<Worktree>, Error> = inner.store.read(|tx| tx.get(&worktree_id));
+pub(super) async fn discard_worktree(inner: &Inner, worktree_id: &str, session: Option<String>) {
+    let worktree: Result<Option<Worktree>, Error> = inner.store.read(|tx| tx.get(worktree_id));
     let Ok(Some(worktree)) = worktree else { return };
     let discarded = async {
         let Some(sandbox) = inner.provider()?.get_by_id(&worktree.sandbox_id).await? else {

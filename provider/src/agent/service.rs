@@ -51,6 +51,8 @@ pub(super) struct Inner {
     config: RwLock<Arc<AgentConfig>>,
     /// Who drives which run, by the run's id.
     drivers: Mutex<BTreeMap<String, Handle>>,
+    /// Worktrees that are being removed, by id; the token is cancelled when that has ended.
+    discards: Mutex<BTreeMap<String, CancellationToken>>,
     tasks: TaskTracker,
     token: CancellationToken,
 }
@@ -131,6 +133,7 @@ impl AgentService {
             provider: RwLock::default(),
             config: RwLock::new(Arc::new(config)),
             drivers: Mutex::default(),
+            discards: Mutex::default(),
             tasks: TaskTracker::new(),
             token: CancellationToken::new(),
         };
@@ -439,12 +442,28 @@ impl Inner {
         }
     }
 
-    /// Has a worktree removed, unless something would be lost with it; who reads the stream is told.
+    /// Has a worktree removed, unless something would be lost with it; who reads the stream is told. Who wants its place
+    /// waits with [`until_discarded`](Self::until_discarded).
     fn discard(self: &Arc<Self>, worktree_id: String, stream: Option<String>) {
-        let inner = self.clone();
+        let (inner, done) = (self.clone(), CancellationToken::new());
+        self.discards().insert(worktree_id.clone(), done.clone());
         self.tasks.spawn(async move {
-            inner.token.run_until_cancelled(driver::discard_worktree(&inner, worktree_id, stream)).await;
+            let _done = done.drop_guard();
+            inner.token.run_until_cancelled(driver::discard_worktree(&inner, &worktree_id, stream)).await;
+            inner.discards().remove(&worktree_id);
         });
+    }
+
+    /// Waits until a worktree that is being removed is gone, or kept.
+    pub(super) async fn until_discarded(&self, worktree_id: &str) {
+        let done = self.discards().get(worktree_id).cloned();
+        if let Some(done) = done {
+            done.cancelled().await;
+        }
+    }
+
+    fn discards(&self) -> MutexGuard<'_, BTreeMap<String, CancellationToken>> {
+        self.discards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records that an agent is to be started: run, task, agent, session and the stream's first events, all at once.
@@ -475,7 +494,12 @@ impl Inner {
         self.provider()?;
         credentials::find(tx)?;
         let (config, now) = (self.config(), Timestamp::now());
-        let session_id = start.session_id.or(task.session_id.take()).unwrap_or_else(|| Uuid::now_v7().to_string());
+        let session_id = match (start.session_id, task.session_id.take()) {
+            (Some(wanted), _) => wanted,
+            // What readers have to go through, and what is kept of one session, has an end.
+            (None, Some(known)) if tx.last_offset(&known)? < config.max_session_events => known,
+            (None, _) => Uuid::now_v7().to_string(),
+        };
         let agent_id = format!("agent-{}", task.id);
         let default_model = || -> Result<Option<String>, Error> {
             let setting = tx.get::<Setting>("default_model")?;

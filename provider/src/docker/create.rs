@@ -1,7 +1,5 @@
 //! A container comes to be, or nothing does.
 
-use std::sync::Arc;
-
 use bollard::query_parameters::{CreateContainerOptions, InspectContainerOptions, StartContainerOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -9,9 +7,8 @@ use super::{
     Inner,
     container::body,
     failures::{is_absent_image, of, status},
-    instance::DockerSandbox,
 };
-use crate::{Code, Error, SandboxConfig, SandboxEvent, audit::audit, labels, tracker::Making};
+use crate::{Code, Error, SandboxConfig, SandboxEvent, labels, machine::Machine, tracker::Record};
 
 /// What every container's name begins with.
 const PREFIX: &str = "agentpane-";
@@ -23,69 +20,34 @@ pub(super) fn exists(project_id: &str, why: &str) -> Error {
 
 impl Inner {
     /// Makes the sandbox of a project that is reserved. `cancel` says that nobody waits for it any more.
-    pub(super) async fn make(
-        self: Arc<Self>,
-        config: SandboxConfig,
-        id: String,
-        making: Making,
-        cancel: CancellationToken,
-    ) -> Result<Arc<DockerSandbox>, Error> {
-        let started = tokio::time::Instant::now();
-        self.tracker.tell(SandboxEvent::Creating { sandbox_id: id.clone(), project_id: config.project_id.clone() });
+    pub(super) async fn make_container(
+        &self,
+        config: &SandboxConfig,
+        id: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Record, Error> {
         let given_up = |why: &str| Error::new(Code::ContainerCreationFailed, why);
-        let image = tokio::select! {
+        tokio::select! {
             image = self.ensure_image(&config.image) => image,
             () = cancel.cancelled() => Err(given_up("nobody waits for it any more")),
             () = self.stop.cancelled() => Err(given_up("the provider was shut down")),
+        }?;
+        // What was asked of the engine is seen to its end; then it is taken back.
+        let container = self.place(config, id).await?;
+        let begun = if cancel.is_cancelled() || self.stop.is_cancelled() {
+            Err(given_up("nobody waits for it any more"))
+        } else {
+            self.begin(config, id, &container).await
         };
-        let outcome = match image {
-            Err(error) => Err(error),
-            // What was asked of the engine is seen to its end; then it is taken back.
-            Ok(()) => match self.place(&config, &id).await {
-                Err(error) => Err(error),
-                Ok(container) => {
-                    let begun = if cancel.is_cancelled() || self.stop.is_cancelled() {
-                        Err(given_up("nobody waits for it any more"))
-                    } else {
-                        self.begin(&config, &id, &container).await
-                    };
-                    if begun.is_err()
-                        && let Err(error) = self.remove(&id, &container).await
-                    {
-                        tracing::warn!(container, %error, "a container that did not come to be is not taken back");
-                    }
-                    begun.map(|()| container)
-                }
-            },
-        };
-        let outcome = match outcome {
-            Ok(container) => self.refresh().await.and_then(|()| {
-                let gone = || Error::new(Code::ContainerStartFailed, "the container went as soon as it was there");
-                self.tracker.record(&id).map(|record| (record, container)).ok_or_else(gone)
-            }),
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok((record, container)) => {
-                let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                audit!(
-                    info,
-                    "pod.created",
-                    sandbox_id = id,
-                    resource_name = container,
-                    image = config.image,
-                    duration_ms
-                );
-                making.ready();
-                audit!(info, "pod.started", sandbox_id = id, resource_name = container);
-                Ok(DockerSandbox::new(self.clone(), &record))
+        if let Err(begun) = begun {
+            if let Err(error) = self.remove(id, &container).await {
+                tracing::warn!(container, %error, "a container that did not come to be is not taken back");
             }
-            Err(error) => {
-                crate::audit::failed(&id, &config.project_id, &error);
-                making.failed(&error);
-                Err(error)
-            }
+            return Err(begun);
         }
+        self.refresh().await?;
+        let gone = || Error::new(Code::ContainerStartFailed, "the container went as soon as it was there");
+        self.tracker.record(id).ok_or_else(gone)
     }
 
     async fn ensure_image(&self, image: &str) -> Result<(), Error> {

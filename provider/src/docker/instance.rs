@@ -1,70 +1,37 @@
-//! [`DockerSandbox`]: one sandbox, seen through its container.
+//! A sandbox as its container shows it: how commands are run in it, and how it is stopped.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use async_trait::async_trait;
 use bollard::{
     errors::Error as DockerError,
-    models::{ContainerCpuStats, ContainerStatsResponse},
-    query_parameters::{InspectContainerOptions, StatsOptions, StopContainerOptions},
+    models::{ContainerCpuStats, ContainerStatsResponse, ContainerSummary},
+    query_parameters::{
+        InspectContainerOptions, ListContainersOptions, RemoveContainerOptions, StatsOptions, StopContainerOptions,
+    },
 };
 use futures::StreamExt;
 use jiff::Timestamp;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Inner, exec,
+    Inner, container, create, exec,
     failures::{of, status},
+    filters,
 };
 use crate::{
-    Code, Error, ExecOptions, ExecOutput, ExecStream, Sandbox, SandboxMetrics, SandboxStatus, StopReason, TmuxSession,
+    Code, Error, ExecOptions, Sandbox, SandboxConfig, SandboxMetrics, SandboxStatus, StopReason,
     audit::audit,
-    labels::STOP_GRACE,
+    labels::{self, STOP_GRACE},
+    machine::{Handle, Machine},
     streams::Carried,
-    tmux,
-    tracker::{Activity, Record},
+    tracker::{Record, Tracker},
 };
 
-pub(super) struct DockerSandbox {
-    inner: Arc<Inner>,
-    id: String,
-    project_id: String,
-    container: String,
-    activity: Arc<Activity>,
-}
-
-impl DockerSandbox {
-    pub(super) fn new(inner: Arc<Inner>, record: &Record) -> Arc<Self> {
-        let info = &record.info;
-        let activity = inner.tracker.activity(&info.id);
-        let (id, project_id, container) = (info.id.clone(), info.project_id.clone(), info.container_id.clone());
-        Arc::new(Self { inner, id, project_id, container, activity })
-    }
-
-    async fn start(&self, options: ExecOptions) -> Result<Carried, Error> {
-        let _busy = self.activity.busy();
-        let status = self.status();
-        if status != SandboxStatus::Running && self.inner.tracker.is_connected() {
-            let message = format!("no command was run: container {} does not run, it is {status:?}", self.container);
-            return Err(Error::new(Code::ContainerNotRunning, message).with("containerId", self.container.as_str()));
-        }
-        let Inner { docker, tasks, stop, .. } = &*self.inner;
-        if options.as_root {
-            audit!(warn, "security.exec_as_root_attempted", sandbox_id = self.id, command = options.cmd);
-        }
-        audit!(
-            info,
-            "security.exec_command",
-            sandbox_id = self.id,
-            resource_name = self.container,
-            command = options.cmd
-        );
-        let process = exec::start(docker, &self.container, options, tasks).await?;
-        Ok(crate::streams::carry(process, &self.activity, tasks, stop))
-    }
-
-    async fn stats(&self) -> Result<ContainerStatsResponse, DockerError> {
+impl Inner {
+    async fn stats(&self, container: &str) -> Result<ContainerStatsResponse, DockerError> {
         let options = StatsOptions { stream: false, one_shot: false };
-        let mut answers = Box::pin(self.inner.docker.stats(&self.container, Some(options)));
+        let mut answers = Box::pin(self.docker.stats(container, Some(options)));
         answers.next().await.unwrap_or_else(|| Ok(ContainerStatsResponse::default()))
     }
 }
@@ -89,57 +56,101 @@ pub(super) async fn stop(inner: &Inner, id: &str, container: &str, reason: StopR
 }
 
 #[async_trait]
-impl Sandbox for DockerSandbox {
-    fn id(&self) -> &str {
-        &self.id
+impl Machine for Inner {
+    const EXEC: [Code; 2] = [Code::SandboxExecFailed, Code::SandboxExecTimeout];
+    const BUG: Code = Code::SandboxInternal;
+
+    fn tracker(&self) -> &Arc<Tracker> {
+        &self.tracker
     }
 
-    fn project_id(&self) -> &str {
-        &self.project_id
+    fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
-    fn container_id(&self) -> String {
-        self.container.clone()
+    fn stopped(&self) -> &CancellationToken {
+        &self.stop
     }
 
-    fn status(&self) -> SandboxStatus {
-        self.inner.tracker.record(&self.id).map_or(SandboxStatus::Stopped, |record| record.info.status)
+    fn exists(project_id: &str, why: &str) -> Error {
+        create::exists(project_id, why)
     }
 
-    async fn exec(&self, options: ExecOptions) -> Result<ExecOutput, Error> {
-        let (cmd, timeout) = (options.cmd.clone(), options.timeout);
-        let carried = self.start(options).await?;
-        carried.output(&cmd, timeout, [Code::SandboxExecFailed, Code::SandboxExecTimeout]).await
+    async fn refresh(&self) -> Result<(), Error> {
+        let revision = self.lists.fetch_add(1, Ordering::Relaxed);
+        let of_ours = filters([("label", labels::SANDBOX_ID)]);
+        let options = ListContainersOptions { all: true, filters: Some(of_ours), ..Default::default() };
+        match self.docker.list_containers(Some(options)).await {
+            Ok(found) => {
+                let now = self.options.clock.now();
+                let read = |found: &ContainerSummary| {
+                    let told = found.labels.as_ref().and_then(|noted| self.told.get(noted.get(labels::SANDBOX_ID)?));
+                    container::record(found, told, now, revision)
+                };
+                self.tracker.observe_all(found.iter().filter_map(read).collect(), revision);
+                self.tracker.set_connected(true);
+                Ok(())
+            }
+            Err(error) => {
+                self.tracker.set_connected(false);
+                Err(of(error, "the containers were not listed", Code::ProviderNotAvailable))
+            }
+        }
     }
 
-    async fn exec_stream(&self, options: ExecOptions) -> Result<ExecStream, Error> {
-        let timeout = options.timeout;
-        let stream = self.start(options).await?.stream();
-        crate::streams::limit(&stream, timeout, &self.inner.tasks);
-        Ok(stream)
+    async fn make(&self, config: &SandboxConfig, id: &str, cancel: &CancellationToken) -> Result<Record, Error> {
+        self.make_container(config, id, cancel).await
     }
 
-    async fn stop(&self, reason: StopReason) -> Result<(), Error> {
-        self.touch();
-        if matches!(self.status(), SandboxStatus::Stopped | SandboxStatus::Idle) {
+    async fn remove(&self, id: &str, container: &str) -> Result<bool, Error> {
+        let options = RemoveContainerOptions { v: true, force: true, link: false };
+        match self.docker.remove_container(container, Some(options)).await {
+            Ok(()) => {}
+            // Gone, or somebody else is at it.
+            Err(error) if matches!(status(&error), Some(404 | 409)) => return Ok(false),
+            Err(error) => {
+                let what = format!("container {container} was not removed");
+                return Err(of(error, &what, Code::ContainerStopFailed).with("containerId", container));
+            }
+        }
+        audit!(info, "pod.deleted", sandbox_id = id, resource_name = container);
+        self.told.remove(id);
+        Ok(true)
+    }
+
+    async fn start(&self, sandbox: &Handle<Self>, options: ExecOptions) -> Result<Carried, Error> {
+        let (id, container) = (sandbox.id(), sandbox.name());
+        if let Some(status) = sandbox.obstacle() {
+            let message = format!("no command was run: container {container} does not run, it is {status:?}");
+            return Err(Error::new(Code::ContainerNotRunning, message).with("containerId", container));
+        }
+        if options.as_root {
+            audit!(warn, "security.exec_as_root_attempted", sandbox_id = id, command = options.cmd);
+        }
+        audit!(info, "security.exec_command", sandbox_id = id, resource_name = container, command = options.cmd);
+        Ok(sandbox.carry(exec::start(&self.docker, container, options, &self.tasks).await?))
+    }
+
+    async fn stop(&self, sandbox: &Handle<Self>, reason: StopReason) -> Result<(), Error> {
+        if matches!(sandbox.status(), SandboxStatus::Stopped | SandboxStatus::Idle) {
             return Ok(());
         }
-        stop(&self.inner, &self.id, &self.container, reason).await?;
-        audit!(info, "pod.stopped", sandbox_id = self.id, resource_name = self.container, reason = ?reason);
+        stop(self, sandbox.id(), sandbox.name(), reason).await?;
+        audit!(info, "pod.stopped", sandbox_id = sandbox.id(), resource_name = sandbox.name(), reason = ?reason);
         Ok(())
     }
 
-    async fn metrics(&self) -> Result<SandboxMetrics, Error> {
-        self.touch();
-        let what = format!("what container {} uses is not known", self.container);
+    async fn metrics(&self, sandbox: &Handle<Self>) -> Result<SandboxMetrics, Error> {
+        let container = sandbox.name();
+        let what = format!("what container {container} uses is not known");
         let failed = |error| of(error, &what, Code::ContainerNotFound);
-        let inspect = self.inner.docker.inspect_container(&self.container, None::<InspectContainerOptions>);
+        let inspect = self.docker.inspect_container(container, None::<InspectContainerOptions>);
         let found = inspect.await.map_err(failed)?;
         let state = found.state.unwrap_or_default();
         let started = state.started_at.and_then(|text| text.parse::<Timestamp>().ok());
         let started = started.filter(|_| state.running == Some(true));
         let uptime = started.map_or(0, |started| Timestamp::now().as_millisecond() - started.as_millisecond());
-        let stats = self.stats().await.map_err(failed)?;
+        let stats = self.stats(container).await.map_err(failed)?;
         let mb = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let networks = stats.networks.as_ref();
         let sum = |of: fn(&bollard::models::ContainerNetworkStats) -> Option<u64>| {
@@ -156,34 +167,6 @@ impl Sandbox for DockerSandbox {
             network_tx_bytes: sum(|network| network.tx_bytes),
             uptime: u64::try_from(uptime).unwrap_or(0),
         })
-    }
-
-    fn touch(&self) {
-        self.activity.touch();
-    }
-
-    fn last_activity(&self) -> Timestamp {
-        self.activity.last()
-    }
-
-    async fn create_tmux_session(&self, name: &str, task_id: Option<&str>) -> Result<TmuxSession, Error> {
-        tmux::create(self, name, task_id).await
-    }
-
-    async fn list_tmux_sessions(&self) -> Result<Vec<TmuxSession>, Error> {
-        tmux::list(self).await
-    }
-
-    async fn kill_tmux_session(&self, name: &str) -> Result<(), Error> {
-        tmux::kill(self, name).await
-    }
-
-    async fn send_keys_to_tmux(&self, name: &str, keys: &str) -> Result<(), Error> {
-        tmux::send_keys(self, name, keys).await
-    }
-
-    async fn capture_tmux_pane(&self, name: &str, lines: u32) -> Result<String, Error> {
-        tmux::capture(self, name, lines).await
     }
 }
 

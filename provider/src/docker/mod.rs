@@ -11,33 +11,27 @@ mod options;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bollard::{
     Docker,
-    models::ContainerSummary,
-    query_parameters::{CreateImageOptions, EventsOptions, ListContainersOptions, RemoveContainerOptions},
+    query_parameters::{CreateImageOptions, EventsOptions},
 };
 use futures::StreamExt;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::failures::{is_absent_image, of, status};
 pub use self::options::DockerOptions;
-use self::{
-    failures::{is_absent_image, of, status},
-    instance::DockerSandbox,
-};
 use crate::{
     CleanupFilter, Code, Error, HealthCheck, HealthRow, Sandbox, SandboxConfig, SandboxEvent, SandboxInfo,
     SandboxProvider, SandboxStatus, StopReason,
     audit::audit,
     labels,
+    machine::{self, Machine},
     tracker::{Record, Tracker},
 };
 
@@ -142,10 +136,6 @@ impl DockerProvider {
         inner.spawn(inner.clone().stop_idle());
         Ok(Self(inner))
     }
-
-    fn handle(&self, record: Option<Record>) -> Option<Arc<dyn Sandbox>> {
-        record.map(|record| DockerSandbox::new(self.0.clone(), &record) as Arc<dyn Sandbox>)
-    }
 }
 
 fn filters(pairs: [(&str, &str); 1]) -> HashMap<String, Vec<String>> {
@@ -153,33 +143,6 @@ fn filters(pairs: [(&str, &str); 1]) -> HashMap<String, Vec<String>> {
 }
 
 impl Inner {
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move { stop.run_until_cancelled(work).await });
-    }
-
-    async fn refresh(&self) -> Result<(), Error> {
-        let revision = self.lists.fetch_add(1, Ordering::Relaxed);
-        let of_ours = filters([("label", labels::SANDBOX_ID)]);
-        let options = ListContainersOptions { all: true, filters: Some(of_ours), ..Default::default() };
-        match self.docker.list_containers(Some(options)).await {
-            Ok(found) => {
-                let now = self.options.clock.now();
-                let read = |found: &ContainerSummary| {
-                    let told = found.labels.as_ref().and_then(|noted| self.told.get(noted.get(labels::SANDBOX_ID)?));
-                    container::record(found, told, now, revision)
-                };
-                self.tracker.observe_all(found.iter().filter_map(read).collect(), revision);
-                self.tracker.set_connected(true);
-                Ok(())
-            }
-            Err(error) => {
-                self.tracker.set_connected(false);
-                Err(of(error, "the containers were not listed", Code::ProviderNotAvailable))
-            }
-        }
-    }
-
     /// Looks again whenever the engine tells of something.
     async fn follow(self: Arc<Self>) {
         loop {
@@ -221,23 +184,6 @@ impl Inner {
                 }
             }
         }
-    }
-
-    async fn remove(&self, id: &str, container: &str) -> Result<bool, Error> {
-        let options = RemoveContainerOptions { v: true, force: true, link: false };
-        match self.docker.remove_container(container, Some(options)).await {
-            Ok(()) => {}
-            Err(error) if status(&error) == Some(404) => return Ok(false),
-            // Somebody else is at it.
-            Err(error) if status(&error) == Some(409) => return Ok(false),
-            Err(error) => {
-                let what = format!("container {container} was not removed");
-                return Err(of(error, &what, Code::ContainerStopFailed).with("containerId", container));
-            }
-        }
-        audit!(info, "pod.deleted", sandbox_id = id, resource_name = container);
-        self.told.remove(id);
-        Ok(true)
     }
 
     async fn has_image(&self, image: &str) -> Result<bool, Error> {
@@ -317,34 +263,19 @@ impl SandboxProvider for DockerProvider {
     }
 
     async fn create(&self, config: &SandboxConfig) -> Result<Arc<dyn Sandbox>, Error> {
-        labels::check(config)?;
-        let inner = &self.0;
-        let id = labels::new_id();
-        let Some(making) = inner.tracker.begin(&config.project_id, &id) else {
-            return Err(create::exists(&config.project_id, "one is being made"));
-        };
-        let cancel = CancellationToken::new();
-        let work = inner.tasks.spawn(inner.clone().make(config.clone(), id, making, cancel.clone()));
-        let _guard = cancel.drop_guard();
-        match work.await {
-            Ok(made) => made.map(|sandbox| sandbox as Arc<dyn Sandbox>),
-            Err(error) => Err(Error::new(Code::SandboxInternal, "the creation of a sandbox broke off").because(error)),
-        }
+        machine::create(&self.0, config).await
     }
 
     async fn get(&self, project_id: &str) -> Result<Option<Arc<dyn Sandbox>>, Error> {
-        self.0.refresh().await?;
-        Ok(self.handle(self.0.tracker.of_project(project_id)))
+        machine::of_project(&self.0, project_id).await
     }
 
     async fn get_by_id(&self, sandbox_id: &str) -> Result<Option<Arc<dyn Sandbox>>, Error> {
-        self.0.refresh().await?;
-        Ok(self.handle(self.0.tracker.record(sandbox_id)))
+        machine::by_id(&self.0, sandbox_id).await
     }
 
     async fn list(&self) -> Result<Vec<SandboxInfo>, Error> {
-        self.0.refresh().await?;
-        Ok(self.0.tracker.list().into_iter().map(|record| record.info).collect())
+        machine::list(&*self.0).await
     }
 
     async fn pull_image(&self, image: &str) -> Result<(), Error> {
@@ -360,18 +291,9 @@ impl SandboxProvider for DockerProvider {
     }
 
     async fn cleanup(&self, filter: &CleanupFilter) -> Result<usize, Error> {
+        let removed = machine::cleanup(&*self.0, filter).await;
         self.0.refresh().await?;
-        let (mut removed, mut failed) = (0, None);
-        for Record { info, .. } in self.0.tracker.list() {
-            if filter.selects(&info) {
-                match self.0.remove(&info.id, &info.container_id).await {
-                    Ok(was_there) => removed += usize::from(was_there),
-                    Err(error) => failed = Some(error),
-                }
-            }
-        }
-        self.0.refresh().await?;
-        failed.map_or(Ok(removed), Err)
+        removed
     }
 
     fn events(&self) -> broadcast::Receiver<SandboxEvent> {

@@ -28,7 +28,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{App, page};
+use super::{App, envelope::in_time, page};
 use crate::{
     Code, Error,
     store::{Record, Store},
@@ -246,8 +246,10 @@ pub(super) async fn log_in(State(app): State<App>, request: Request) -> Response
     if request.headers().contains_key(header::ORIGIN) && same_origin(&request).is_err() {
         return login_page("The form must be sent from a page of this server.");
     }
-    let Ok(Form(login)) = Form::<Login>::from_request(request, &()).await else {
-        return login_page("Enter the token.");
+    let login = match in_time(Form::<Login>::from_request(request, &())).await {
+        Ok(Ok(Form(login))) => login,
+        Ok(Err(_)) => return login_page("Enter the token."),
+        Err(error) => return error.into_response(),
     };
     if !app.auth.is_token(login.token.trim()) {
         return login_page("That is not the token.");

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
-use super::limits::{MAX_BODY_BYTES, MAX_ID_BYTES};
+use super::limits::{BODY_TIME, MAX_BODY_BYTES, MAX_ID_BYTES};
 use crate::{
     Code, Error,
     shape::{self, Field, Problem},
@@ -134,11 +134,19 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
 /// The bytes of a body, if they are not too many.
 pub(super) async fn bytes(request: Request) -> Result<bytes::Bytes, Error> {
-    match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
+    match in_time(Limited::new(request.into_body(), MAX_BODY_BYTES).collect()).await? {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(error) => Err(Error::new(Code::InvalidJson, "the body did not arrive whole").because(error)),
     }
+}
+
+/// Waits for a body, but not for ever.
+pub(super) async fn in_time<T>(body: impl Future<Output = T>) -> Result<T, Error> {
+    tokio::time::timeout(BODY_TIME, body).await.map_err(|_| {
+        let message = format!("the body did not arrive within {} s", BODY_TIME.as_secs());
+        Error::new(Code::RequestTimeout, message)
+    })
 }
 
 pub(super) fn too_large() -> Error {

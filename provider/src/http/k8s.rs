@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use agent_sandbox_sdk::{
     AgentSandboxClient,
+    health::HealthError,
     kubeconfig::{ConnectOptions, Environment, KubeconfigError},
 };
 use axum::extract::State;
@@ -164,7 +165,8 @@ pub(super) async fn controller(State(app): State<App>, params: Params) -> Answer
     };
     let (found, all) = match sandboxes.controllers().await {
         Ok(found) => (found, true),
-        Err((_, found)) => (found, false),
+        Err(HealthError::NotAllListed { found, .. }) => (found, false),
+        Err(_) => (Vec::new(), false),
     };
     let installed = match found.is_empty() {
         false => Value::Bool(true),

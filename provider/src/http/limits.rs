@@ -20,6 +20,8 @@ use crate::{Code, Error, listener::Caller};
 
 /// Bytes of a body; 413 beyond. A plan or a prompt is far smaller.
 pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// How long a body may take to arrive; 408 beyond.
+pub(super) const BODY_TIME: Duration = Duration::from_secs(30);
 /// Bytes of path and query; 414 beyond.
 pub(super) const MAX_URI_BYTES: usize = 4096;
 /// Bytes of an id; 400 beyond.
@@ -32,6 +34,8 @@ pub(super) const RATE_WINDOW: Duration = Duration::from_secs(60);
 const MAX_COUNTED: usize = 10_000;
 /// Streams that are open at once; 429 beyond.
 pub(super) const MAX_STREAMS: usize = 1000;
+/// How long a stream is open. Then the client comes again, and goes on where it was; one that is gone does not.
+pub(super) const STREAM_TIME: Duration = Duration::from_secs(60 * 60);
 /// Time between two signs of life on a stream on which nothing happens.
 pub(super) const PING: Duration = Duration::from_secs(15);
 /// Entries of a page, if nothing else is said.

@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     App,
     envelope::{Answer, Answered, Body, Id, Params, bad, causes},
-    limits::{MAX_PAGE, PAGE, PING},
+    limits::{MAX_PAGE, PAGE, PING, STREAM_TIME},
 };
 use crate::{
     Code, Error,
@@ -105,7 +105,9 @@ pub(super) async fn stream(
     });
     // What cannot be read ends the stream, and the client comes again.
     let events = events.take_while(|event| std::future::ready(event.is_some())).filter_map(std::future::ready);
-    let events = stream::iter([hello]).chain(events).map(Ok).take_until(app.stop.clone().cancelled_owned());
+    let stop = app.stop.clone();
+    let over = async move { tokio::time::timeout(STREAM_TIME, stop.cancelled()).await };
+    let events = stream::iter([hello]).chain(events).map(Ok).take_until(over);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(PING).text("ping")))
 }
 

@@ -3,7 +3,7 @@
 //! Its object has a name that follows from the project, so that two creations meet at the server, whoever starts them. What
 //! was asked of the server is seen to its end, also when nobody waits for it any more; then it is taken back.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use agent_sandbox_sdk::v1beta1::{Sandbox as SandboxObject, SandboxClaim};
 use k8s_openapi::api::core::v1::Pod;
@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inner,
     failures::{is_settled, of_sdk, of_wait, pod_failure, verdict},
-    instance::{KubernetesSandbox, suspend},
+    instance::suspend,
     manifest,
     record::record,
 };
 use crate::{
-    Code, Error, SandboxConfig, SandboxEvent, SandboxStatus, StopReason, audit::audit, labels, tracker::Making,
+    Code, Error, SandboxConfig, SandboxEvent, SandboxStatus, StopReason, audit::audit, labels, tracker::Record,
 };
 
 /// How long a sandbox that is being deleted is waited for.
@@ -46,43 +46,22 @@ pub(super) fn exists(project_id: &str, why: &str) -> Error {
 
 impl Inner {
     /// Makes the sandbox of a project that is reserved. `cancel` says that nobody waits for it any more.
-    pub(super) async fn make(
-        self: Arc<Self>,
-        config: SandboxConfig,
-        id: String,
-        making: Making,
-        cancel: CancellationToken,
-    ) -> Result<Arc<KubernetesSandbox>, Error> {
-        let started = tokio::time::Instant::now();
-        self.tracker.tell(SandboxEvent::Creating { sandbox_id: id.clone(), project_id: config.project_id.clone() });
-        let outcome = match self.place(&config, &id).await {
-            Err(error) => Err(error),
-            Ok((name, placed)) => {
-                let settled = tokio::select! {
-                    settled = self.settle(&name, placed, &config, &id) => settled,
-                    () = cancel.cancelled() => Err(Error::new(Code::PodCreationFailed, "nobody waits for it any more")),
-                    () = self.stop.cancelled() => Err(Error::new(Code::PodCreationFailed, "the provider was shut down")),
-                };
-                if settled.is_err() {
-                    self.take_back(&name, placed, &id).await;
-                }
-                settled
-            }
+    pub(super) async fn make_sandbox(
+        &self,
+        config: &SandboxConfig,
+        id: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Record, Error> {
+        let (name, placed) = self.place(config, id).await?;
+        let settled = tokio::select! {
+            settled = self.settle(&name, placed, config, id) => settled,
+            () = cancel.cancelled() => Err(Error::new(Code::PodCreationFailed, "nobody waits for it any more")),
+            () = self.stop.cancelled() => Err(Error::new(Code::PodCreationFailed, "the provider was shut down")),
         };
-        match outcome {
-            Ok(sandbox) => {
-                let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let (resource_name, image) = (sandbox.name_any(), &config.image);
-                audit!(info, "pod.created", sandbox_id = id, resource_name, image, duration_ms);
-                let seen = record(&sandbox).ok_or_else(|| Error::new(Code::K8sInternal, "a sandbox without labels"))?;
-                self.tracker.observe(seen.clone());
-                making.ready();
-                audit!(info, "pod.started", sandbox_id = id, resource_name);
-                Ok(KubernetesSandbox::new(self.clone(), &seen))
-            }
+        match settled {
+            Ok(sandbox) => record(&sandbox).ok_or_else(|| Error::new(Code::K8sInternal, "a sandbox without labels")),
             Err(error) => {
-                crate::audit::failed(&id, &config.project_id, &error);
-                making.failed(&error);
+                self.take_back(&name, placed, id).await;
                 Err(error)
             }
         }
@@ -291,7 +270,12 @@ impl Inner {
                 },
             };
             match done {
-                Ok(()) => return,
+                Ok(()) => {
+                    if placed != Placed::Remade {
+                        self.tracker.deleted(id);
+                    }
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(name, %error, "a sandbox that did not come to be is not taken back yet");
                     tokio::time::sleep(pause).await;
@@ -315,7 +299,7 @@ impl Inner {
     }
 
     /// Deletes a sandbox, its claim if it has one, and with it its volumes. Whether it was there.
-    pub(super) async fn remove(&self, name: &str, id: &str) -> Result<bool, Error> {
+    pub(super) async fn remove_sandbox(&self, id: &str, name: &str) -> Result<bool, Error> {
         let sandbox = match self.client.get(name).await {
             Ok(sandbox) if is_of(sandbox.labels(), id) => sandbox,
             Ok(_) => return Ok(false),
@@ -334,7 +318,7 @@ impl Inner {
             Error::new(Code::PodDeletionFailed, format!("sandbox {name} is not gone: {error}")).with("podName", name)
         })?;
         audit!(info, "pod.deleted", sandbox_id = id, resource_name = name);
-        self.tracker.gone(id);
+        self.tracker.deleted(id);
         Ok(true)
     }
 }

@@ -90,10 +90,12 @@ pub(super) fn of_exec(error: ExecError, sandbox: &str) -> Error {
             None => (Code::ExecConnectionFailed, "the cluster does not answer".to_owned()),
         },
         ExecError::NoPod { pod, .. } => (Code::PodNotRunning, format!("its pod {pod} is not there")),
-        ExecError::StartFailed { source: kube::Error::Api(status), .. } => (Code::ExecFailed, status.message.clone()),
-        ExecError::StartFailed { source, .. } => (Code::ExecConnectionFailed, source.to_string()),
-        ExecError::CommandRefused { message } => (Code::ExecFailed, message.clone()),
-        ExecError::StreamFailed(_) | ExecError::ConnectionFailed(_) | ExecError::NoExitStatus => {
+        ExecError::StartFailed { source, .. } => match source.status() {
+            Some(status) => (Code::ExecFailed, status.message.clone()),
+            None => (Code::ExecConnectionFailed, source.to_string()),
+        },
+        ExecError::CommandRefused { message, .. } => (Code::ExecFailed, message.clone()),
+        ExecError::StreamFailed { .. } | ExecError::ConnectionFailed { .. } | ExecError::NoExitStatus { .. } => {
             (Code::ExecConnectionFailed, error.to_string())
         }
         _ => (Code::ExecFailed, error.to_string()),

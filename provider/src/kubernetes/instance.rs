@@ -1,26 +1,30 @@
-//! [`KubernetesSandbox`]: one sandbox, seen through its Sandbox object.
+//! A sandbox as its Sandbox object shows it: how commands are run in it, and how it is stopped.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Inner, exec,
+    Inner, create, exec,
     failures::{of_kube, of_sdk, of_wait},
     record::{quantity, record},
 };
 use crate::{
-    Code, Error, ExecOptions, ExecOutput, ExecStream, Sandbox, SandboxMetrics, SandboxStatus, StopReason, TmuxSession,
+    Code, Error, ExecOptions, Sandbox, SandboxConfig, SandboxMetrics, SandboxStatus, StopReason,
     audit::audit,
     labels,
+    machine::{Handle, Machine},
     streams::Carried,
-    tmux,
-    tracker::{Activity, Record},
+    tracker::{Record, Tracker},
 };
+
+/// How long a question waits for the watch before it goes to the cluster itself.
+const SYNCED: Duration = Duration::from_secs(2);
 
 /// How long a pod may take to stop: its grace period, and what a busy node needs beside it.
 const STOPPED: Duration = Duration::from_secs(60);
@@ -28,43 +32,13 @@ const STOPPED: Duration = Duration::from_secs(60);
 /// How often a change is tried again that somebody else was faster with.
 const ATTEMPTS: u32 = 5;
 
-pub(super) struct KubernetesSandbox {
-    inner: Arc<Inner>,
-    id: String,
-    project_id: String,
-    name: String,
-    activity: Arc<Activity>,
-}
-
-impl KubernetesSandbox {
-    pub(super) fn new(inner: Arc<Inner>, record: &Record) -> Arc<Self> {
-        let info = &record.info;
-        let activity = inner.tracker.activity(&info.id);
-        let (id, project_id, name) = (info.id.clone(), info.project_id.clone(), info.container_id.clone());
-        Arc::new(Self { inner, id, project_id, name, activity })
-    }
-
-    async fn start(&self, options: ExecOptions) -> Result<Carried, Error> {
-        let _busy = self.activity.busy();
-        // The object's name may be another sandbox's by now; and a pod that is on its way out takes commands still.
-        let status = self.status();
-        if status != SandboxStatus::Running && self.inner.tracker.is_connected() {
-            let message = format!("no command was run: sandbox {} does not run, it is {status:?}", self.name);
-            let error = Error::new(Code::PodNotRunning, message);
-            return Err(error.with("podName", self.name.as_str()).with("currentPhase", format!("{status:?}")));
-        }
-        let Inner { client, tasks, stop, .. } = &*self.inner;
-        audit!(info, "security.exec_command", sandbox_id = self.id, resource_name = self.name, command = options.cmd);
-        let process = exec::start(client, &self.name, options, tasks).await?;
-        Ok(crate::streams::carry(process, &self.activity, tasks, stop))
-    }
-
+impl Inner {
     async fn pod_metrics(&self, pod: &str) -> Option<Value> {
-        let namespace = self.inner.client.namespace();
+        let namespace = self.client.namespace();
         let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{pod}");
         let request = http::Request::get(path).body(Vec::new()).ok()?;
         // A cluster without a metrics server answers 404, and one with it has nothing on a new pod.
-        self.inner.client.kube().request::<Value>(request).await.ok()
+        self.client.kube().request::<Value>(request).await.ok()
     }
 }
 
@@ -109,71 +83,92 @@ pub(super) async fn suspend(inner: &Inner, name: &str, id: &str, reason: StopRea
 }
 
 #[async_trait]
-impl Sandbox for KubernetesSandbox {
-    fn id(&self) -> &str {
-        &self.id
+impl Machine for Inner {
+    const EXEC: [Code; 2] = [Code::ExecFailed, Code::ExecTimeout];
+    const BUG: Code = Code::K8sInternal;
+
+    fn tracker(&self) -> &Arc<Tracker> {
+        &self.tracker
     }
 
-    fn project_id(&self) -> &str {
-        &self.project_id
+    fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
-    fn container_id(&self) -> String {
-        self.name.clone()
+    fn stopped(&self) -> &CancellationToken {
+        &self.stop
     }
 
-    fn status(&self) -> SandboxStatus {
-        self.inner.tracker.record(&self.id).map_or(SandboxStatus::Stopped, |record| record.info.status)
+    fn exists(project_id: &str, why: &str) -> Error {
+        create::exists(project_id, why)
     }
 
-    async fn exec(&self, options: ExecOptions) -> Result<ExecOutput, Error> {
-        let (cmd, timeout) = (options.cmd.clone(), options.timeout);
-        let carried = self.start(options).await?;
-        carried.output(&cmd, timeout, [Code::ExecFailed, Code::ExecTimeout]).await
+    /// Waits until the view is whole; if that does not come to be, the cluster is asked.
+    async fn refresh(&self) -> Result<(), Error> {
+        let connected = self.tracker.until(|state| state.is_connected().then_some(()));
+        if tokio::time::timeout(SYNCED, connected).await.is_ok() {
+            return Ok(());
+        }
+        let found = self.client.list(&ListParams::default().labels(labels::SANDBOX_ID)).await;
+        let found = found.map_err(|error| of_sdk(error, Code::ApiError))?;
+        for sandbox in &found {
+            self.observe(sandbox);
+        }
+        Ok(())
     }
 
-    async fn exec_stream(&self, options: ExecOptions) -> Result<ExecStream, Error> {
-        let timeout = options.timeout;
-        let stream = self.start(options).await?.stream();
-        crate::streams::limit(&stream, timeout, &self.inner.tasks);
-        Ok(stream)
+    async fn make(&self, config: &SandboxConfig, id: &str, cancel: &CancellationToken) -> Result<Record, Error> {
+        self.make_sandbox(config, id, cancel).await
     }
 
-    async fn stop(&self, reason: StopReason) -> Result<(), Error> {
-        self.touch();
-        suspend(&self.inner, &self.name, &self.id, reason).await?;
+    async fn remove(&self, id: &str, name: &str) -> Result<bool, Error> {
+        self.remove_sandbox(id, name).await
+    }
+
+    async fn start(&self, sandbox: &Handle<Self>, options: ExecOptions) -> Result<Carried, Error> {
+        let name = sandbox.name();
+        if let Some(status) = sandbox.obstacle() {
+            let message = format!("no command was run: sandbox {name} does not run, it is {status:?}");
+            let error = Error::new(Code::PodNotRunning, message);
+            return Err(error.with("podName", name).with("currentPhase", format!("{status:?}")));
+        }
+        audit!(info, "security.exec_command", sandbox_id = sandbox.id(), resource_name = name, command = options.cmd);
+        Ok(sandbox.carry(exec::start(&self.client, name, options, &self.tasks).await?))
+    }
+
+    async fn stop(&self, sandbox: &Handle<Self>, reason: StopReason) -> Result<(), Error> {
+        let (id, name) = (sandbox.id(), sandbox.name());
+        suspend(self, name, id, reason).await?;
         // Done when the pod is gone: its volume is free then, and it can be made again.
-        let id = self.id.as_str();
-        let ended = self.inner.tracker.until(|state| match state.record(id).map(|record| record.info.status) {
+        let ended = self.tracker.until(|state| match state.record(id).map(|record| record.info.status) {
             None | Some(SandboxStatus::Stopped | SandboxStatus::Idle | SandboxStatus::Error) => Some(()),
             Some(SandboxStatus::Creating | SandboxStatus::Running | SandboxStatus::Stopping) => None,
         });
         if tokio::time::timeout(STOPPED, ended).await.is_err() {
-            let last = self.inner.client.wait_suspended(&self.name, Duration::from_millis(1)).await;
+            let last = self.client.wait_suspended(name, Duration::from_millis(1)).await;
             if let Err(error) = last {
-                let error = of_wait(error, &self.name, STOPPED);
-                let message = format!("sandbox {} was told to stop and has not: {}", self.name, error.message());
-                return Err(Error::new(Code::PodDeletionFailed, message).with("podName", self.name.as_str()));
+                let error = of_wait(error, name, STOPPED);
+                let message = format!("sandbox {name} was told to stop and has not: {}", error.message());
+                return Err(Error::new(Code::PodDeletionFailed, message).with("podName", name));
             }
         }
-        audit!(info, "pod.stopped", sandbox_id = self.id, resource_name = self.name, reason = ?reason);
+        audit!(info, "pod.stopped", sandbox_id = id, resource_name = name, reason = ?reason);
         Ok(())
     }
 
-    async fn metrics(&self) -> Result<SandboxMetrics, Error> {
-        self.touch();
-        let Some(record) = self.inner.tracker.record(&self.id) else {
-            let message = format!("sandbox {} is not there any more", self.name);
-            return Err(Error::new(Code::PodNotFound, message).with("podName", self.name.as_str()));
+    async fn metrics(&self, sandbox: &Handle<Self>) -> Result<SandboxMetrics, Error> {
+        let name = sandbox.name();
+        let Some(record) = self.tracker.record(sandbox.id()) else {
+            let message = format!("sandbox {name} is not there any more");
+            return Err(Error::new(Code::PodNotFound, message).with("podName", name));
         };
-        let sandbox = self.inner.client.get(&self.name).await.map_err(|error| of_sdk(error, Code::PodNotFound))?;
-        let pod = sandbox.pod_name().unwrap_or(&self.name).to_owned();
-        let pods = Api::<Pod>::namespaced(self.inner.client.kube(), self.inner.client.namespace());
+        let object = self.client.get(name).await.map_err(|error| of_sdk(error, Code::PodNotFound))?;
+        let pod = object.pod_name().unwrap_or(name).to_owned();
+        let pods = Api::<Pod>::namespaced(self.client.kube(), self.client.namespace());
         let what = format!("pod {pod} was not read");
         let found = pods.get_opt(&pod).await.map_err(|error| of_kube(error, &what, Code::PodNotFound))?;
         let started = found.as_ref().and_then(started_at);
-        let uptime =
-            started.map_or(0, |started| self.inner.options.clock.now().as_millisecond() - started.as_millisecond());
+        let uptime = started.map_or(0, |started| self.options.clock.now().as_millisecond() - started.as_millisecond());
         let usage = self.pod_metrics(&pod).await;
         let used = |what: &str| {
             let usage = usage.as_ref()?.get("containers")?.get(0)?.get("usage")?;
@@ -186,33 +181,5 @@ impl Sandbox for KubernetesSandbox {
             uptime: u64::try_from(uptime).unwrap_or(0),
             ..SandboxMetrics::default()
         })
-    }
-
-    fn touch(&self) {
-        self.activity.touch();
-    }
-
-    fn last_activity(&self) -> Timestamp {
-        self.activity.last()
-    }
-
-    async fn create_tmux_session(&self, name: &str, task_id: Option<&str>) -> Result<TmuxSession, Error> {
-        tmux::create(self, name, task_id).await
-    }
-
-    async fn list_tmux_sessions(&self) -> Result<Vec<TmuxSession>, Error> {
-        tmux::list(self).await
-    }
-
-    async fn kill_tmux_session(&self, name: &str) -> Result<(), Error> {
-        tmux::kill(self, name).await
-    }
-
-    async fn send_keys_to_tmux(&self, name: &str, keys: &str) -> Result<(), Error> {
-        tmux::send_keys(self, name, keys).await
-    }
-
-    async fn capture_tmux_pane(&self, name: &str, lines: u32) -> Result<String, Error> {
-        tmux::capture(self, name, lines).await
     }
 }

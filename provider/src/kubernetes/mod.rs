@@ -20,21 +20,19 @@ use agent_sandbox_sdk::{
     AgentSandboxClient, informer::Change, kubeconfig::Environment, v1beta1::Sandbox as SandboxObject,
 };
 use async_trait::async_trait;
-use kube::{Client, ResourceExt, api::ListParams, runtime::watcher};
+use kube::{Client, ResourceExt, runtime::watcher};
 use serde_json::json;
 use tokio::sync::broadcast;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::options::{KubernetesOptions, NetworkAccess, WarmPool, Workspace};
-use self::{failures::of_sdk, instance::KubernetesSandbox, record::record};
+use self::record::record;
 use crate::{
-    CleanupFilter, Code, Error, HealthCheck, Sandbox, SandboxConfig, SandboxEvent, SandboxInfo, SandboxProvider,
+    CleanupFilter, Error, HealthCheck, Sandbox, SandboxConfig, SandboxEvent, SandboxInfo, SandboxProvider,
     SandboxStatus, labels,
+    machine::{self, Machine},
     tracker::{Record, Tracker},
 };
-
-/// How long a question waits for the watch before it goes to the cluster itself.
-const SYNCED: Duration = Duration::from_secs(2);
 
 /// How long the watch rests after the cluster did not know of sandboxes.
 const RETRY: Duration = Duration::from_secs(10);
@@ -83,7 +81,9 @@ impl AgentSandboxProvider {
     /// Sandboxes on the cluster that the options, or the environment, name. Nothing is asked of it yet.
     ///
     /// # Errors
-    /// [`Code::KubeconfigNotFound`], [`Code::KubeconfigInvalid`], [`Code::ContextNotFound`], and as [`new`](Self::new).
+    /// [`Code::KubeconfigNotFound`](crate::Code::KubeconfigNotFound),
+    /// [`Code::KubeconfigInvalid`](crate::Code::KubeconfigInvalid),
+    /// [`Code::ContextNotFound`](crate::Code::ContextNotFound), and as [`new`](Self::new).
     pub async fn connect(options: KubernetesOptions) -> Result<Self, Error> {
         let access = options.connect.find(&Environment::of_process()).map_err(failures::of_kubeconfig)?;
         let client = access.connect().await.map_err(failures::of_kubeconfig)?;
@@ -93,7 +93,8 @@ impl AgentSandboxProvider {
     /// Sandboxes on the cluster of that client. Must be called in a tokio runtime: the watch starts now.
     ///
     /// # Errors
-    /// [`Code::NetworkPolicyCreationFailed`] if a host that is to be open is a name.
+    /// [`Code::NetworkPolicyCreationFailed`](crate::Code::NetworkPolicyCreationFailed) if a host that is to be open is a
+    /// name.
     pub fn new(client: Client, options: KubernetesOptions) -> Result<Self, Error> {
         if let Some(network) = &options.network {
             network.blocks()?;
@@ -111,23 +112,13 @@ impl AgentSandboxProvider {
     }
 }
 
-/// What the watch is about: sandboxes that have an id of ours.
-fn ours() -> String {
-    labels::SANDBOX_ID.to_owned()
-}
-
 impl Inner {
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move { stop.run_until_cancelled(work).await });
-    }
-
     /// Keeps the view fresh, for as long as the provider lives.
     async fn follow(self: Arc<Self>) {
         // An informer tells of what has gone since it began; a new one does not know what there was before it.
         let mut is_blind = false;
         loop {
-            let mut informer = self.client.sandboxes().informer(watcher::Config::default().labels(&ours()));
+            let mut informer = self.client.sandboxes().informer(watcher::Config::default().labels(labels::SANDBOX_ID));
             let view = informer.view();
             while let Some(change) = informer.next().await {
                 match change {
@@ -212,20 +203,6 @@ impl Inner {
             pause = (pause * 2).min(Duration::from_secs(60));
         }
     }
-
-    /// Waits until the view is whole; if that does not come to be, the cluster is asked.
-    async fn refresh(&self) -> Result<(), Error> {
-        let connected = self.tracker.until(|state| state.is_connected().then_some(()));
-        if tokio::time::timeout(SYNCED, connected).await.is_ok() {
-            return Ok(());
-        }
-        let found = self.client.list(&ListParams::default().labels(&ours())).await;
-        let found = found.map_err(|error| of_sdk(error, Code::ApiError))?;
-        for sandbox in &found {
-            self.observe(sandbox);
-        }
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -235,34 +212,19 @@ impl SandboxProvider for AgentSandboxProvider {
     }
 
     async fn create(&self, config: &SandboxConfig) -> Result<Arc<dyn Sandbox>, Error> {
-        labels::check(config)?;
-        let inner = &self.0;
-        let id = labels::new_id();
-        let Some(making) = inner.tracker.begin(&config.project_id, &id) else {
-            return Err(create::exists(&config.project_id, "one is being made"));
-        };
-        let cancel = CancellationToken::new();
-        let work = inner.tasks.spawn(inner.clone().make(config.clone(), id, making, cancel.clone()));
-        let _guard = cancel.drop_guard();
-        match work.await {
-            Ok(made) => made.map(|sandbox| sandbox as Arc<dyn Sandbox>),
-            Err(error) => Err(Error::new(Code::K8sInternal, "the creation of a sandbox broke off").because(error)),
-        }
+        machine::create(&self.0, config).await
     }
 
     async fn get(&self, project_id: &str) -> Result<Option<Arc<dyn Sandbox>>, Error> {
-        self.0.refresh().await?;
-        Ok(self.handle(self.0.tracker.of_project(project_id)))
+        machine::of_project(&self.0, project_id).await
     }
 
     async fn get_by_id(&self, sandbox_id: &str) -> Result<Option<Arc<dyn Sandbox>>, Error> {
-        self.0.refresh().await?;
-        Ok(self.handle(self.0.tracker.record(sandbox_id)))
+        machine::by_id(&self.0, sandbox_id).await
     }
 
     async fn list(&self) -> Result<Vec<SandboxInfo>, Error> {
-        self.0.refresh().await?;
-        Ok(self.0.tracker.list().into_iter().map(|record| record.info).collect())
+        machine::list(&*self.0).await
     }
 
     async fn pull_image(&self, image: &str) -> Result<(), Error> {
@@ -278,18 +240,7 @@ impl SandboxProvider for AgentSandboxProvider {
     }
 
     async fn cleanup(&self, filter: &CleanupFilter) -> Result<usize, Error> {
-        self.0.refresh().await?;
-        let (mut removed, mut failed) = (0, None);
-        for Record { info, .. } in self.0.tracker.list() {
-            if !filter.selects(&info) {
-                continue;
-            }
-            match self.0.remove(&info.container_id, &info.id).await {
-                Ok(was_there) => removed += usize::from(was_there),
-                Err(error) => failed = Some(error),
-            }
-        }
-        failed.map_or(Ok(removed), Err)
+        machine::cleanup(&*self.0, filter).await
     }
 
     fn events(&self) -> broadcast::Receiver<SandboxEvent> {
@@ -308,11 +259,5 @@ impl SandboxProvider for AgentSandboxProvider {
             tracing::warn!("the provider did not come to rest within {SHUTDOWN:?}");
         }
         inner.stop.cancel();
-    }
-}
-
-impl AgentSandboxProvider {
-    fn handle(&self, record: Option<Record>) -> Option<Arc<dyn Sandbox>> {
-        record.map(|record| KubernetesSandbox::new(self.0.clone(), &record) as Arc<dyn Sandbox>)
     }
 }

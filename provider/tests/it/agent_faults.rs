@@ -1,15 +1,16 @@
 //! Agents, while things go wrong: whatever is lost or killed, and wherever, the work is done once and its plan is there.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use agent_sandbox_provider::{
-    SandboxStatus,
+    ExecOptions, SandboxStatus,
     agent::StartAgent,
     records::{Column, LastAgentStatus, Run, Task},
 };
@@ -102,31 +103,68 @@ async fn killed_at(number: usize, fault: Fault) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_application_that_is_killed_anywhere_goes_on_from_there() {
+async fn an_application_that_is_killed_while_a_command_works_goes_on_from_there() {
     let commands = commands().await;
     assert!(commands >= 7, "{commands} commands: a worktree, two starts, two readings, two ends, a commit");
-    let cases = (0..commands).flat_map(|number| [(number, Fault::HangBefore), (number, Fault::HangAfter)]);
-    stream::iter(cases).for_each_concurrent(6, |(number, fault)| killed_at(number, fault)).await;
+    let each = stream::iter(0..commands).for_each_concurrent(6, |number| killed_at(number, Fault::HangAfter));
+    each.await;
 }
 
+/// A command; called again after a loss, it is the same.
+fn call(options: &ExecOptions) -> (String, Vec<String>, Option<Vec<u8>>) {
+    (options.cmd.clone(), options.args.clone(), options.stdin.clone())
+}
+
+/// One run, with a kill before each of its steps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_is_killed_between_all_steps_goes_on_each_time() {
+    let mut world = World::new();
+    world.task("t", SCRIPT);
+    let reached = Arc::new(Notify::new());
+    let (bell, seen) = (reached.clone(), Mutex::new(BTreeSet::new()));
+    world.provider.set_faults(move |_, options| {
+        let is_new = seen.lock().expect("no panic under this lock").insert(call(options));
+        is_new.then(|| {
+            bell.notify_one();
+            Fault::HangBefore
+        })
+    });
+    let (mut kills, mut session) = (0, None);
+    loop {
+        tokio::select! {
+            () = work(&world) => break,
+            () = reached.notified() => {}
+        }
+        kills += 1;
+        session = session.or(world.get::<Task>("t").session_id);
+        assert!(kills < 100, "it gets nowhere");
+        world.restart();
+        world.service.recover().await.expect("recovered");
+    }
+    assert!(kills >= 7, "{kills}");
+    assert_done(&world, &session.expect("a session"), &format!("killed {kills} times"));
+}
+
+/// One run, in which each command is lost twice in a row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_command_whose_connection_is_lost_is_called_again_and_does_its_work_once() {
-    let commands = commands().await;
-    let cases = (0..commands).flat_map(|number| [(number, Fault::LostBefore), (number, Fault::LostAfter)]);
-    stream::iter(cases)
-        .for_each_concurrent(6, |(number, fault)| async move {
-            let world = World::new();
-            world.task("t", SCRIPT);
-            // Twice in a row.
-            world.provider.set_faults(move |n, _| (n == number || n == number + 1).then_some(fault));
-            let session = async {
-                until("a session", || world.get::<Task>("t").session_id.is_some()).await;
-                world.get::<Task>("t").session_id.expect("a session")
-            };
-            let (session, ()) = tokio::join!(session, work(&world));
-            assert_done(&world, &session, &format!("lost at command {number}, {fault:?}"));
-        })
-        .await;
+    for fault in [Fault::LostBefore, Fault::LostAfter] {
+        let world = World::new();
+        world.task("t", SCRIPT);
+        let calls = Mutex::new(BTreeMap::new());
+        world.provider.set_faults(move |_, options| {
+            let mut calls = calls.lock().expect("no panic under this lock");
+            let number = calls.entry(call(options)).or_insert(0);
+            *number += 1;
+            (*number <= 2).then_some(fault)
+        });
+        let session = async {
+            until("a session", || world.get::<Task>("t").session_id.is_some()).await;
+            world.get::<Task>("t").session_id.expect("a session")
+        };
+        let (session, ()) = tokio::join!(session, work(&world));
+        assert_done(&world, &session, &format!("each command is lost, {fault:?}"));
+    }
 }
 
 #[tokio::test]

@@ -586,3 +586,19 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[tokio::test]
+async fn a_session_that_has_grown_long_is_not_gone_on_with() {
+    let mut world = World::new();
+    let first = world.planned("t", "@flood 20 5\n@plan\nthe plan").await;
+    world.service.reject_plan("t", None).await.expect("turned down");
+    let again = world.service.start_agent(StartAgent::plan("t")).await.expect("started").session_id;
+    assert_eq!(again, first, "it is short");
+    until("it has planned", || world.get::<Task>("t").run_id.is_none()).await;
+    world.service.reject_plan("t", None).await.expect("turned down");
+    world.configure(|config| config.max_session_events = 20);
+    let other = world.service.start_agent(StartAgent::plan("t")).await.expect("started").session_id;
+    assert_ne!(other, first);
+    assert_eq!(world.get::<Task>("t").session_id, Some(other.clone()));
+    world.wait(&other, 0, "plan_ready").await;
+}

@@ -324,7 +324,8 @@ pub(crate) async fn what_cannot_be_made_is_refused_with_reasons(world: &World) -
         }
     };
     assert_eq!(last, error.code().as_str());
-    assert!(provider.list().await?.iter().all(|info| info.project_id != "refused"), "it left something");
+    let left: Vec<_> = provider.list().await?.into_iter().filter(|info| info.project_id == "refused").collect();
+    assert!(left.is_empty(), "it left {left:?}");
     let made = provider.create(&world.config("refused")).await?;
     assert_eq!(made.status(), SandboxStatus::Running, "and is in nobody's way");
     Ok(())
@@ -368,21 +369,25 @@ macro_rules! behaviours {
             a_stream_is_read_as_it_comes_and_its_end_is_known_late_and_twice,
             a_killed_command_ends_with_all_that_it_started,
             a_stopped_sandbox_is_made_again_on_its_workspace,
-            listeners_hear_of_each_step_once,
-            cleaning_up_takes_what_the_filter_selects_and_no_more,
             a_creation_that_nobody_waits_for_leaves_nothing,
             what_cannot_be_made_is_refused_with_reasons,
-            health_has_rows_and_metrics_have_no_invented_numbers,
+            health_has_rows_and_metrics_have_no_invented_numbers;
+            listeners_hear_of_each_step_once,
+            cleaning_up_takes_what_the_filter_selects_and_no_more,
         );
     };
-    (@each $attributes:tt $world:path: $($name:ident,)+) => {
+    (@each $attributes:tt $world:path: $($name:ident),+; $($alone:ident,)+) => {
         $(behaviours!(@one $attributes $world, $name);)+
+        $(behaviours!(@one $attributes $world, $alone);)+
 
-        /// All of them, one after the other, in one world.
+        /// All of them in one world: at once, but for those that are about all sandboxes there are.
         #[allow(dead_code, reason = "a target has one test for each, or one for all")]
         pub(crate) async fn all(world: &$crate::contract::World) -> anyhow::Result<()> {
             use anyhow::Context;
-            $($crate::contract::$name(world).await.context(stringify!($name))?;)+
+            let together: Vec<futures::future::LocalBoxFuture<'_, anyhow::Result<()>>> =
+                vec![$(Box::pin(async { $crate::contract::$name(world).await.context(stringify!($name)) })),+];
+            futures::future::try_join_all(together).await?;
+            $($crate::contract::$alone(world).await.context(stringify!($alone))?;)+
             Ok(())
         }
     };

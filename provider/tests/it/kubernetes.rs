@@ -16,7 +16,7 @@ use agent_sandbox_sdk::{
 use anyhow::{Context, Result};
 use fake_apiserver::{
     cluster::{Cluster, ClusterBuilder},
-    kubelet::Script,
+    kubelet::{RealRuntime, Script},
 };
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
@@ -71,21 +71,28 @@ async fn memory() -> Result<(World, Cluster)> {
     Ok((world_of(move || client.clone(), options(&cluster))?, cluster))
 }
 
-behaviours!(
-    #[tokio::test(start_paused = true)]
-    memory
-);
+behaviours!(memory);
 
-/// Over TLS, with a client certificate, as a kubeconfig gives it; in real time.
+#[tokio::test(start_paused = true)]
+async fn the_suite_passes_in_memory() -> Result<()> {
+    let (world, _cluster) = memory().await?;
+    all(&world).await
+}
+
+/// Over TLS, with a client certificate, as a kubeconfig gives it; in real time, and in real processes where the machine can
+/// have them: signals reach those, and what is told to end ends at once.
 #[tokio::test]
 async fn the_suite_passes_over_https() -> Result<()> {
-    let cluster = cluster().system_time().start().await?;
+    let are_real = RealRuntime::default().check().inspect_err(|why| eprintln!("simulated processes: {why}")).is_ok();
+    let cluster = cluster().system_time().real_processes(are_real).start().await?;
     let access = cluster.serve_https("127.0.0.1:0".parse()?).await?;
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join("config"), access.render())?;
     let connect = ConnectOptions { kubeconfig: Some(folder.path().join("config")), ..ConnectOptions::default() };
     let client = connect.find(&Environment::default())?.connect().await?;
-    all(&world_of(move || client.clone(), KubernetesOptions { connect, ..options(&cluster) })?).await
+    let mut world = world_of(move || client.clone(), KubernetesOptions { connect, ..options(&cluster) })?;
+    world.has_signals = are_real;
+    all(&world).await
 }
 
 /// With a cluster and an image for it, `K8S_E2E_IMAGE=…` runs the suite on the current context.

@@ -14,7 +14,7 @@ use std::{
 
 use agent_sandbox_provider::{
     CleanupFilter, Code, Error, ExecEnd, ExecHandle, ExecOptions, ExecOutput, ExecStream, HealthCheck, Sandbox,
-    SandboxConfig, SandboxEvent, SandboxInfo, SandboxMetrics, SandboxProvider, SandboxStatus, StopReason, TmuxSession,
+    SandboxConfig, SandboxEvent, SandboxInfo, SandboxMetrics, SandboxProvider, SandboxStatus, StopReason,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -393,26 +393,6 @@ impl Sandbox for LocalSandbox {
 
     fn last_activity(&self) -> Timestamp {
         Timestamp::now()
-    }
-
-    async fn create_tmux_session(&self, _: &str, _: Option<&str>) -> Result<TmuxSession, Error> {
-        Err(Error::new(Code::SandboxTmuxCreationFailed, "folders have no tmux"))
-    }
-
-    async fn list_tmux_sessions(&self) -> Result<Vec<TmuxSession>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn kill_tmux_session(&self, _: &str) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn send_keys_to_tmux(&self, name: &str, _: &str) -> Result<(), Error> {
-        Err(Error::new(Code::SandboxTmuxSessionNotFound, format!("no session {name}")))
-    }
-
-    async fn capture_tmux_pane(&self, name: &str, _: u32) -> Result<String, Error> {
-        Err(Error::new(Code::SandboxTmuxSessionNotFound, format!("no session {name}")))
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::Utf8Decoder;
 
 #[test]
 fn the_status_that_ends_a_command_tells_its_exit_code() {

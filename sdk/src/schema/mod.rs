@@ -4,7 +4,7 @@
 //! types, one type per node, and the `x-kubernetes-*` facts. This room does that rewriting and knows nothing of any
 //! kind. The texts of Kubernetes' own types are dropped (they would make up nine tenths of the file); ours stay.
 
-mod facts;
+pub(crate) mod facts;
 mod lists;
 
 use schemars::{JsonSchema, generate::SchemaSettings};
@@ -115,7 +115,9 @@ impl Inliner {
     fn resolve(&self, schema: Value, origin: Origin<'_>) -> Value {
         let Value::Object(mut node) = schema else { return schema };
         if let Some(Value::String(text)) = node.get_mut("description") {
-            *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            // Examples in Rust are for who reads this crate.
+            let words = text.split("# Examples").next().unwrap_or_default().split_whitespace();
+            *text = words.collect::<Vec<_>>().join(" ");
         }
         // An optional field of a referenced type is written as "that type or null".
         if let Some(Value::Array(choices)) = node.remove("anyOf") {

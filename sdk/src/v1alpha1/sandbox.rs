@@ -64,6 +64,13 @@ pub struct SandboxSpec {
 }
 
 /// What the controller saw last. Each part can be absent.
+///
+/// # Examples
+/// ```
+/// let status: agent_sandbox_sdk::v1alpha1::SandboxStatus = serde_json::from_str(r#"{"podIPs": ["10.0.0.7"]}"#)?;
+/// assert_eq!(status.pod_ips, ["10.0.0.7"]);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(description = "What the controller saw last.")]

@@ -51,6 +51,13 @@ pub struct SandboxWarmPoolSpec {
 }
 
 /// What the controller saw last. Each part can be absent, and a number that is zero always is.
+///
+/// # Examples
+/// ```
+/// let status: agent_sandbox_sdk::v1alpha1::SandboxWarmPoolStatus = serde_json::from_str(r#"{"readyReplicas": 2}"#)?;
+/// assert_eq!(status.ready_replicas, Some(2));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(description = "What the controller saw last.")]

@@ -69,6 +69,15 @@ pub struct SandboxWarmPoolRef {
 }
 
 /// How long a claim lives.
+///
+/// # Examples
+/// ```
+/// use agent_sandbox_sdk::v1beta1::ClaimLifecycle;
+///
+/// let lifecycle = ClaimLifecycle { ttl_seconds_after_finished: Some(60), ..Default::default() };
+/// assert_eq!(serde_json::to_string(&lifecycle)?, r#"{"ttlSecondsAfterFinished":60}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClaimLifecycle {
@@ -100,6 +109,15 @@ open_enum! {
 }
 
 /// An environment variable for a container.
+///
+/// # Examples
+/// ```
+/// use agent_sandbox_sdk::v1beta1::EnvVar;
+///
+/// let variable = EnvVar { container_name: None, name: "MODE".into(), value: "test".into() };
+/// assert_eq!(serde_json::to_string(&variable)?, r#"{"name":"MODE","value":"test"}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
@@ -115,6 +133,16 @@ pub struct EnvVar {
 }
 
 /// What the controller saw last. Each part can be absent.
+///
+/// # Examples
+/// ```
+/// use agent_sandbox_sdk::v1beta1::{ClaimedSandbox, SandboxClaimStatus};
+///
+/// let status: SandboxClaimStatus = serde_json::from_str(r#"{"sandbox": {"name": "python-x7k2p"}}"#)?;
+/// let sandbox: ClaimedSandbox = status.sandbox.expect("it is served");
+/// assert_eq!(sandbox.name.as_deref(), Some("python-x7k2p"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(description = "What the controller saw last.")]

@@ -99,6 +99,14 @@ pub struct PodTemplate {
 
 impl PodTemplate {
     /// A template of this pod, without labels or annotations.
+    ///
+    /// # Examples
+    /// ```
+    /// use agent_sandbox_sdk::v1beta1::PodTemplate;
+    /// use k8s_openapi::api::core::v1::PodSpec;
+    ///
+    /// assert!(PodTemplate::of(PodSpec::default()).metadata.is_none());
+    /// ```
     pub fn of(spec: PodSpec) -> Self {
         Self { metadata: None, spec }
     }
@@ -118,6 +126,16 @@ pub struct PodMetadata {
 }
 
 /// A volume claim that each sandbox gets for itself.
+///
+/// # Examples
+/// ```
+/// use agent_sandbox_sdk::v1beta1::{VolumeClaimMetadata, VolumeClaimTemplate};
+///
+/// let metadata = VolumeClaimMetadata { name: Some("work".into()), ..Default::default() };
+/// let claim = VolumeClaimTemplate { metadata: Some(metadata), ..Default::default() };
+/// assert_eq!(serde_json::to_value(&claim)?["metadata"]["name"], "work");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeClaimTemplate {
@@ -167,6 +185,13 @@ open_enum! {
 }
 
 /// What the controller saw last. Each part can be absent.
+///
+/// # Examples
+/// ```
+/// let status: agent_sandbox_sdk::v1beta1::SandboxStatus = serde_json::from_str(r#"{"podIPs": ["10.0.0.7"]}"#)?;
+/// assert_eq!(status.pod_ips, ["10.0.0.7"]);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(description = "What the controller saw last.")]

@@ -63,6 +63,15 @@ pub struct SandboxTemplateRef {
 }
 
 /// What happens to a pool's sandboxes when the template changes.
+///
+/// # Examples
+/// ```
+/// use agent_sandbox_sdk::v1beta1::{UpdateStrategy, UpdateStrategyType};
+///
+/// let strategy = UpdateStrategy { type_: Some(UpdateStrategyType::Recreate) };
+/// assert_eq!(serde_json::to_value(strategy)?["type"], "Recreate");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UpdateStrategy {
     /// The strategy.
@@ -82,6 +91,13 @@ open_enum! {
 }
 
 /// What the controller saw last. Each part can be absent, and a number that is zero always is.
+///
+/// # Examples
+/// ```
+/// let status: agent_sandbox_sdk::v1beta1::SandboxWarmPoolStatus = serde_json::from_str(r#"{"readyReplicas": 2}"#)?;
+/// assert_eq!(status.ready_replicas, Some(2));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(description = "What the controller saw last.")]

@@ -239,12 +239,15 @@ async fn a_command_needs_a_sandbox_and_a_pod() -> Result<()> {
     assert_eq!(error.to_string(), "the pod of sandbox default/nobody is not known");
     sandboxes.create(&sandbox("a")).await?;
     let error = sandboxes.exec("a", ["true"]).await.unwrap_err();
-    assert_eq!(error.to_string(), "sandbox default/a has no pod a");
+    assert_eq!(error.to_string(), "sandbox default/a has no pod a: is it suspended, expired, or not started yet?");
     let mut moved = sandbox("b");
     moved.annotations_mut().insert(agent_sandbox_sdk::keys::POD_NAME.into(), "pool-x7k2p".into());
     sandboxes.create(&moved).await?;
     let moved = sandboxes.exec("b", ["true"]).await.unwrap_err();
-    assert_eq!(moved.to_string(), "sandbox default/b has no pod pool-x7k2p");
+    assert_eq!(
+        moved.to_string(),
+        "sandbox default/b has no pod pool-x7k2p: is it suspended, expired, or not started yet?"
+    );
     assert!(!error.is_retryable());
     cluster.shutdown().await;
     Ok(())

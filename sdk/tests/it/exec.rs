@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use agent_sandbox_sdk::{
-    AgentSandboxClient, ExecError, ExecOptions, Output,
+    AgentSandboxClient, CopyError, ExecError, ExecOptions, LogsError, Output, TerminalSize,
     kubeconfig::ConnectOptions,
     v1beta1::{PodTemplate, Sandbox, SandboxSpec},
 };
 use anyhow::Result;
 use fake_apiserver::cluster::Cluster;
+use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
+use kube::api::LogParams;
 use tokio::io::AsyncWriteExt;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -46,7 +48,7 @@ async fn a_command_gets_folder_variables_and_input_and_gives_streams_and_code() 
     assert_eq!((output.stderr_text().as_ref(), output.exit_code, output.signal()), ("bad\n", 137, Some(9)));
     let limited = ExecOptions { output_limit_bytes: 3, ..Default::default() };
     let error = client.exec_with("a", ["echo", "four"], limited).await.unwrap_err();
-    assert!(matches!(error, ExecError::OutputTooLong { limit_bytes: 3 }), "{error}");
+    assert!(matches!(error, ExecError::OutputTooLong { limit_bytes: 3, .. }), "{error}");
     cluster.shutdown().await;
     Ok(())
 }
@@ -81,8 +83,8 @@ async fn a_command_that_takes_too_long_is_an_error_with_what_it_had_written() ->
     let (cluster, client) = ready().await?;
     let options = ExecOptions { timeout: Some(Duration::from_secs(3)), ..Default::default() };
     let error = client.exec_with("a", ["sh", "-c", "echo started; sleep 1000"], options).await.unwrap_err();
-    let ExecError::TimedOut { after, stdout, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((after.as_secs(), stdout.as_slice()), (3, &b"started\n"[..]));
+    let ExecError::TimedOut { after, partial, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((after.as_secs(), partial.stdout_text().as_ref()), (3, "started\n"));
     assert!(!error.is_retryable());
 
     cluster.shutdown().await;
@@ -115,7 +117,7 @@ async fn a_wait_ends_when_the_connection_is_lost() -> Result<()> {
     let running = client.start("a", ["sleep", "1000"], ExecOptions::default()).await?;
     wire.abort();
     let error = tokio::time::timeout(SOON, running.wait()).await?.unwrap_err();
-    assert!(matches!(error, ExecError::NoExitStatus | ExecError::ConnectionFailed(_)), "{error:?}");
+    assert!(matches!(error, ExecError::NoExitStatus { .. } | ExecError::ConnectionFailed { .. }), "{error:?}");
     cluster.shutdown().await;
     Ok(())
 }
@@ -133,6 +135,58 @@ async fn what_did_not_start_is_an_error() -> Result<()> {
     Ok(())
 }
 
+/// What is typed is echoed, variables are not: they come by a file, which is gone when the command begins.
+#[tokio::test(start_paused = true)]
+async fn a_command_on_a_terminal_gets_variables_that_it_does_not_show_and_what_is_typed() -> Result<()> {
+    let (cluster, client) = ready().await?;
+    let tty = Some(TerminalSize { columns: 80, rows: 24 });
+    let mut options = ExecOptions { cwd: Some("/tmp".into()), tty, ..Default::default() };
+    options.env.insert("TOKEN".into(), "it's a s3cr3t".into());
+    let script = "[ -t 0 ] && echo terminal; pwd; ls -a; read line; echo \"got $line with ${#TOKEN}\"; exit 3";
+    let mut running = client.start("a", ["sh", "-c", script], options).await?;
+    running.resize(TerminalSize { columns: 120, rows: 40 }).await?;
+    let mut stdin = running.stdin().expect("a keyboard");
+    stdin.write_all(b"typed\n").await?;
+    let mut shown = Vec::new();
+    while let Some(written) = running.next().await? {
+        let Output::Stdout(bytes) = written else { panic!("a terminal has one stream: {written:?}") };
+        shown.extend(bytes);
+    }
+    let shown = String::from_utf8(shown)?;
+    assert!(shown.starts_with("terminal\r\n/tmp\r\n") && shown.contains("got typed with 13"), "{shown}");
+    assert!(!shown.contains("s3cr3t") && !shown.contains("AGENT_SANDBOX_EXEC"), "{shown}");
+    assert_eq!(running.wait().await?.exit_code, 3);
+    let mut without = client.start("a", ["true"], ExecOptions::default()).await?;
+    let error = without.resize(TerminalSize { columns: 1, rows: 1 }).await.unwrap_err();
+    assert!(matches!(error, ExecError::NoTerminal { .. }), "{error:?}");
+    cluster.shutdown().await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_read_as_it_is_written() -> Result<()> {
+    let cluster = Cluster::builder().seed(1).start().await?;
+    let client = AgentSandboxClient::new(cluster.client());
+    let loud = ["sh", "-c", "echo one; sleep 30; echo two; sleep 1000"];
+    client.create(&Sandbox::builder("a", "busybox:1.36").command(loud).build()?).await?;
+    client.wait_ready("a", SOON).await?;
+    let follow = LogParams { follow: true, ..Default::default() };
+    let mut pieces = std::pin::pin!(client.log_stream("a", &follow).await?);
+    let mut text = String::new();
+    while !text.ends_with("two\n") {
+        let piece = tokio::time::timeout(SOON, pieces.try_next()).await??.expect("it goes on");
+        text.push_str(std::str::from_utf8(&piece)?);
+    }
+    assert_eq!(text, "one\ntwo\n");
+    assert_eq!(client.logs("a", &LogParams { tail_lines: Some(1), ..Default::default() }).await?, "two\n");
+    client.suspend("a").await?;
+    client.wait_suspended("a", SOON).await?;
+    let error = client.logs("a", &LogParams::default()).await.unwrap_err();
+    assert!(matches!(&error, LogsError::NoPod { pod, .. } if pod == "a") && !error.is_retryable(), "{error:?}");
+    cluster.shutdown().await;
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_file_is_written_and_read_back() -> Result<()> {
     let (cluster, client) = ready().await?;
@@ -140,7 +194,7 @@ async fn a_file_is_written_and_read_back() -> Result<()> {
     client.write_file("a", "/tmp/a b", bytes.clone()).await?;
     assert_eq!(client.read_file("a", "/tmp/a b", 1 << 20).await?, bytes);
     let error = client.read_file("a", "/tmp/none", 10).await.unwrap_err();
-    assert!(matches!(&error, ExecError::FileFailed { path, .. } if path == "/tmp/none"), "{error}");
+    assert!(matches!(&error, CopyError::RemoteFailed { path, .. } if path == "/tmp/none"), "{error}");
     cluster.shutdown().await;
     Ok(())
 }
@@ -172,13 +226,13 @@ async fn a_folder_is_copied_out_and_a_failing_tar_says_why() -> Result<()> {
     client.copy_out("a", "/work/out", folder.path(), 1 << 20).await?;
     assert_eq!(std::fs::read_to_string(folder.path().join("out/text"))?, "hello");
     let error = client.copy_out("a", "/work/out", folder.path(), 100).await.unwrap_err();
-    assert!(matches!(error, ExecError::OutputTooLong { limit_bytes: 100 }), "{error}");
+    assert!(matches!(error, CopyError::TooLong { limit_bytes: 100, .. }), "{error}");
     let error = client.copy_out("a", "/work/none", folder.path(), 100).await.unwrap_err();
-    assert_eq!(error.to_string(), "/work/none: tar: none: No such file or directory");
+    assert_eq!(error.to_string(), "/work/none of sandbox default/a: tar: none: No such file or directory");
     let error = client.copy_in("a", folder.path(), "/none").await.unwrap_err();
-    assert_eq!(error.to_string(), "/none: tar: /none: Cannot open");
+    assert_eq!(error.to_string(), "/none of sandbox default/a: tar: /none: Cannot open");
     let error = client.copy_in("a", folder.path().join("nothing"), "/tmp").await.unwrap_err();
-    assert!(matches!(error, ExecError::CopyFailed { .. }), "{error}");
+    assert!(matches!(error, CopyError::LocalFailed { .. }), "{error}");
     cluster.shutdown().await;
     Ok(())
 }

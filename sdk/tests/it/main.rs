@@ -5,8 +5,13 @@ use std::sync::LazyLock;
 use agent_sandbox_sdk::crds;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
+mod answers;
+mod builders;
 mod client;
 mod crd_parity;
+mod docs;
+mod doors;
+mod examples;
 mod exec;
 mod faults;
 mod health;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use agent_sandbox_sdk::{
-    AgentSandboxClient, ExecError, ExecOptions, Output, PortError, Signal,
+    AgentSandboxClient, ExecError, ExecOptions, Output, PortError, Signal, TerminalSize,
     kubeconfig::ConnectOptions,
     v1beta1::{PodTemplate, Sandbox, SandboxSpec},
 };
@@ -67,7 +67,10 @@ async fn a_port_of_a_sandbox_is_talked_to() -> Result<()> {
             }
         }
     };
-    assert_eq!(tokio::time::timeout(SOON, gone).await?.to_string(), "sandbox default/a has no pod a");
+    assert_eq!(
+        tokio::time::timeout(SOON, gone).await?.to_string(),
+        "sandbox default/a has no pod a: is it suspended, expired, or not started yet?"
+    );
     cluster.shutdown().await;
     Ok(())
 }
@@ -152,8 +155,8 @@ async fn real_commands_are_killed_timed_out_left_and_reached_over_tls() -> Resul
     // A timeout ends it there, too.
     let options = ExecOptions { timeout: Some(Duration::from_millis(500)), ..Default::default() };
     let error = client.exec_with("a", ["sh", "-c", "echo begun; sleep 40042"], options).await.unwrap_err();
-    let ExecError::TimedOut { ended, stdout, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((*ended, stdout.as_slice()), (true, &b"begun\n"[..]));
+    let ExecError::TimedOut { ended, partial, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((*ended, partial.stdout_text().as_ref()), (true, "begun\n"));
     until_gone("sleep 40042").await;
 
     // A client that goes away takes its command along.
@@ -161,6 +164,23 @@ async fn real_commands_are_killed_timed_out_left_and_reached_over_tls() -> Resul
     assert_eq!(running.next().await?, Some(Output::Stdout(b"up\n".to_vec())));
     drop(running);
     until_gone("sleep 40043").await;
+
+    // A terminal has a size, which can be changed.
+    let tty = Some(TerminalSize { columns: 80, rows: 24 });
+    let options = ExecOptions { tty, ..Default::default() };
+    let mut shell = client.start("a", ["sh", "-c", "while read l; do stty size; done"], options).await?;
+    shell.resize(TerminalSize { columns: 120, rows: 40 }).await?;
+    let mut keyboard = shell.stdin().context("a keyboard")?;
+    let mut shown = String::new();
+    while !shown.contains("40 120") {
+        keyboard.write_all(b"\n").await?;
+        match tokio::time::timeout(SOON, shell.next()).await?? {
+            Some(Output::Stdout(bytes)) => shown.push_str(&String::from_utf8_lossy(&bytes)),
+            other => anyhow::bail!("{other:?} after {shown}"),
+        }
+    }
+    shell.kill(Signal::Kill).await?;
+    shell.wait().await?;
 
     // Nothing of much output is lost. How much: EXEC_MIB, 8 by default.
     let mib: usize = std::env::var("EXEC_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(8);

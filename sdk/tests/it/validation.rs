@@ -53,6 +53,10 @@ fn bad() -> Vec<Value> {
             json!({"sandboxTemplateRef": {"name": "t"}, "updateStrategy": {"type": "Slow"}}),
         ),
     ];
+    for amount in ["much", "1.2.3", "", "1Kii", "1e", "1 Gi", "--1", ".", "1E+", "1ki"] {
+        let limited = json!({"name": "main", "image": "x", "resources": {"limits": {"cpu": amount}}});
+        all.push(object("Sandbox", "v1beta1", json!({"podTemplate": {"spec": {"containers": [limited]}}})));
+    }
     let mut named = object("Sandbox", "v1beta1", json!({"podTemplate": pods}));
     named["metadata"]["name"] = "My_Box".into();
     all.push(named);

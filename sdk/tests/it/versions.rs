@@ -1,6 +1,11 @@
 //! One program on clusters of all ages.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use agent_sandbox_sdk::{
     AgentSandboxClient, Error, Kind, Objects,
@@ -12,7 +17,7 @@ use agent_sandbox_sdk::{
     },
 };
 use anyhow::{Context, Result};
-use fake_apiserver::cluster::Cluster;
+use fake_apiserver::{Rule, cluster::Cluster};
 use k8s_openapi::{
     api::core::v1::{Container, PodSpec},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -25,7 +30,8 @@ use kube::{
         watcher::{Config, Event},
     },
 };
-use serde_json::{Value, json};
+use proptest::{prelude::*, strategy::ValueTree, test_runner::TestRunner};
+use serde_json::{Map, Value, json};
 
 use crate::our_definitions;
 
@@ -181,7 +187,8 @@ async fn same_as_served<K: Kind>(cluster: &Cluster, version: &str, spec: Value, 
     let kind = K::kind(&()).into_owned();
     let (older, newer) = (raw::<K>(cluster, "v1alpha1"), raw::<K>(cluster, "v1beta1"));
     let written = if version == "v1alpha1" { &older } else { &newer };
-    let name = format!("from-{version}-{}", serde_json::to_string(&spec)?.len());
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("from-{version}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
     let mut object = DynamicObject::new(&name, &ApiResource::erase::<K>(&()));
     object.types = None;
     object.data = json!({"apiVersion": format!("{}/{version}", K::group(&())), "kind": kind, "spec": spec});
@@ -262,6 +269,121 @@ async fn our_conversion_is_the_one_that_the_cluster_serves() -> Result<()> {
         ("v1beta1", json!({"warmPoolRef": {"name": "plain"}}), Some(json!({"sandbox": {"name": "plain-x7k2p"}}))),
     ] {
         same_as_served::<SandboxClaim>(&cluster, version, spec, sandbox).await?;
+    }
+    cluster.shutdown().await;
+    Ok(())
+}
+
+/// Parts of pods, with what Go's encoder leaves out, adds and writes otherwise.
+fn drawn_pod() -> impl Strategy<Value = Value> {
+    let amount = prop_oneof![
+        Just("1000m"),
+        Just("0.5"),
+        Just("1"),
+        Just("1500m"),
+        Just("1024Mi"),
+        Just("1.5Gi"),
+        Just("0.1Ki"),
+        Just("1e3"),
+        Just("1k"),
+        Just("+2"),
+        Just(".5Gi"),
+        Just("0"),
+        Just("100000000n"),
+        Just("1E"),
+        Just("2000000u"),
+    ];
+    let amount = prop_oneof![amount.prop_map(Value::from), (0..5000_i64).prop_map(Value::from)];
+    let parts = |choices: Vec<(&'static str, Value)>| {
+        prop::sample::subsequence(choices.clone(), 0..=choices.len())
+            .prop_map(|parts| parts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>())
+    };
+    let container = parts(vec![
+        ("args", json!([])),
+        ("command", json!(["a", ""])),
+        ("tty", json!(false)),
+        ("stdin", json!(true)),
+        ("workingDir", json!("")),
+        ("imagePullPolicy", json!("")),
+        ("securityContext", json!({})),
+        (
+            "env",
+            json!([{"name": "A", "value": ""}, {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]),
+        ),
+        ("ports", json!([{"containerPort": 1, "hostPort": 0, "name": ""}])),
+        ("volumeMounts", json!([{"name": "v", "mountPath": "/v", "readOnly": false, "subPath": ""}])),
+        (
+            "livenessProbe",
+            json!({"httpGet": {"port": 80, "path": ""}, "periodSeconds": 0, "terminationGracePeriodSeconds": 1}),
+        ),
+        ("envFrom", json!([{"configMapRef": {"name": "c", "optional": false}, "prefix": ""}])),
+        ("lifecycle", json!({"preStop": {"sleep": {"seconds": 0}}})),
+    ]);
+    let pod = parts(vec![
+        ("hostNetwork", json!(false)),
+        ("hostPID", json!(true)),
+        ("nodeSelector", json!({})),
+        ("nodeName", json!("")),
+        ("securityContext", json!({"runAsNonRoot": false, "supplementalGroups": []})),
+        ("tolerations", json!([])),
+        ("terminationGracePeriodSeconds", json!(0)),
+        ("overhead", json!({"cpu": "1000m"})),
+        ("imagePullSecrets", json!([{"name": "s"}])),
+        ("automountServiceAccountToken", json!(false)),
+        (
+            "volumes",
+            json!([{"name": "v", "emptyDir": {"medium": "", "sizeLimit": "1024Mi"}}, {"name": "w", "emptyDir": {}},
+            {"name": "s", "secret": {"secretName": "", "items": []}}, {"name": "h", "hostPath": {"path": "/x", "type": ""}}]),
+        ),
+        ("affinity", json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": []}})),
+        ("dnsConfig", json!({"options": [{"name": "n", "value": ""}], "searches": []})),
+    ]);
+    (container, prop::option::of((amount.clone(), amount)), pod).prop_map(|(container, amounts, mut pod)| {
+        let mut main = container;
+        main.extend([("name".to_owned(), json!("main")), ("image".to_owned(), json!("x"))]);
+        if let Some((limit, request)) = amounts {
+            main.insert(
+                "resources".into(),
+                json!({"limits": {"cpu": limit}, "requests": {"memory": request}, "claims": []}),
+            );
+        }
+        pod.insert("containers".into(), json!([main]));
+        json!({"spec": pod})
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_conversion_of_drawn_objects_is_the_one_that_the_cluster_serves() -> Result<()> {
+    const DRAWN: usize = 40;
+    let cluster = Cluster::builder().seed(1).kubelet(false).start().await?;
+    // Nobody else writes between two looks at an object.
+    let paused = |controller: String| cluster.rules().install(Rule::pause(&controller));
+    let _paused: Vec<_> = cluster.rules().controllers().into_iter().map(paused).collect();
+    let mut runner = TestRunner::deterministic();
+    let pods = drawn_pod();
+    for at in 0..DRAWN {
+        let pod = pods.new_tree(&mut runner).map_err(|why| anyhow::anyhow!("{why}"))?.current();
+        let volumes = json!([{"metadata": {"name": "v", "labels": {}}, "spec": {"resources": {"requests": {"storage": "1024Mi"}}, "volumeName": ""}}]);
+        let shown = pod.to_string();
+        let (version, extra) = match at % 4 {
+            0 => ("v1alpha1", json!({"replicas": at % 3 % 2})),
+            1 => ("v1beta1", json!({"volumeClaimTemplates": volumes, "shutdownTime": "2040-01-02T03:04:05+02:00"})),
+            2 => ("v1alpha1", json!({"volumeClaimTemplates": [], "service": false})),
+            _ => ("v1beta1", json!({})),
+        };
+        let mut spec = json!({"podTemplate": pod});
+        for (key, value) in extra.as_object().into_iter().flatten() {
+            spec[key] = value.clone();
+        }
+        let checked = same_as_served::<Sandbox>(&cluster, version, spec.clone(), None).await;
+        checked.with_context(|| format!("drawn {at}: {shown}"))?;
+        for key in ["replicas", "shutdownTime"] {
+            spec.as_object_mut().expect("a spec").remove(key);
+        }
+        let rules = json!({"ingress": [], "egress": [{"to": [{"podSelector": {}, "namespaceSelector": {"matchLabels": {}}}], "ports": []}]});
+        spec["networkPolicy"] = rules;
+        let checked = same_as_served::<SandboxTemplate>(&cluster, version, spec, None).await;
+        checked.with_context(|| format!("drawn {at}: {shown}"))?;
     }
     cluster.shutdown().await;
     Ok(())

@@ -6,6 +6,7 @@ use axum::{
     body::Body,
     http::{Request, StatusCode, header},
 };
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::{TOKEN, World, bare, request, text};
@@ -141,6 +142,38 @@ async fn an_address_has_its_requests_a_minute_and_is_told_when_to_come_again() {
     assert_eq!(world.send(bare("GET", "/healthz", None)).await.status(), StatusCode::OK, "probes are not counted");
     tokio::time::advance(Duration::from_secs(wait)).await;
     world.good("GET", "/api/settings", None).await;
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_about_the_caller_is_not_believed() {
+    let world = World::with(None, |setup| setup.rate = 3).await;
+    let ask = async |number: u32| {
+        let other = format!("10.0.0.{number}");
+        let forwarded = format!("for={other}");
+        let headers = [("x-forwarded-for", other.as_str()), ("x-real-ip", &other), ("forwarded", &forwarded)];
+        world.send(with(request("GET", "/api/settings", None), &headers)).await.status()
+    };
+    for number in 0..3 {
+        assert_eq!(ask(number).await, StatusCode::OK);
+    }
+    assert_eq!(ask(3).await, StatusCode::TOO_MANY_REQUESTS, "it is the same caller, whatever it says");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_arrive_is_not_waited_for() {
+    let world = World::new().await;
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    for (method, path) in [("PUT", "/api/settings"), ("POST", "/login")] {
+        let begin = futures::stream::iter([Ok::<_, std::io::Error>("{")]);
+        let mut asked = with(request(method, path, None), &[form]);
+        *asked.body_mut() = Body::from_stream(begin.chain(futures::stream::pending()));
+        let begun = tokio::time::Instant::now();
+        let (status, answer) = world.read(asked).await;
+        assert_eq!((status.as_u16(), &answer["error"]["code"]), (408, &json!("REQUEST_TIMEOUT")), "{method} {path}");
+        assert_eq!(begun.elapsed().as_secs(), 30);
+    }
     world.end().await;
 }
 

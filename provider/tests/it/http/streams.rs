@@ -151,6 +151,26 @@ async fn a_silent_stream_gives_a_sign_of_life_every_quarter_of_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_ends_after_an_hour_and_its_client_goes_on_where_it_was() {
+    let world = World::new().await;
+    world.session().await;
+    world.happens("container-agent:turn", json!({"turn": 1})).await;
+    let mut events = world.open(stream("")).await;
+    events.hello().await;
+    assert_eq!(events.event().await.0, 1);
+    let began = tokio::time::Instant::now();
+    while let Seen::Comment(_) = events.next().await {}
+    assert_eq!((began.elapsed().as_secs(), events.next().await), (3600, Seen::End));
+    world.happens("container-agent:turn", json!({"turn": 2})).await;
+    let mut again = stream("");
+    again.headers_mut().insert("last-event-id", "1".parse().unwrap());
+    let mut again = world.open(again).await;
+    again.hello().await;
+    assert_eq!(again.event().await.0, 2);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_ends_streams_and_a_client_that_goes_is_not_counted() {
     let world = World::new().await;
     world.session().await;
